@@ -1,0 +1,66 @@
+# Everything needs only Python 3.11 or later: `make test PYTHON=python3.12` picks another one.
+PYTHON ?= python3
+VENV ?= .venv
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := $(abspath $(VENV))/bin
+INSTALLED := $(VENV)/.installed
+# Folders that are installed inside the package; the same list as `package-dir` in pyproject.toml.
+MAPPED := configs serve shards tools
+
+# Only errors are shown. Modules are compiled when they are first imported: most of what comes along never is.
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+
+.PHONY: help install demo test check format lint types unit
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## make .venv with mmalign and the tested versions (everything below does it where needed)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo 'mmalign needs Python 3.11 or later; name one, e.g. make PYTHON=python3.12 …' >&2; exit 1; }
+	@echo "install: mmalign and its test tools into $(VENV) (less than 2 GB, a minute or two)"
+	@rm -f $@
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --no-compile --constraint constraints.txt setuptools # builds ours below, without an isolated, unpinned copy
+	@$(PIP) install --no-compile --constraint constraints.txt --no-build-isolation --editable '.[test]'
+	@touch $@
+
+demo: $(INSTALLED) ## the embedded model before and after DPO, then a question to the served model
+	@echo 'demo: mmalign demo'
+	@$(BIN)/mmalign demo
+
+test: check ## check, then the slow tests: the whole suite, through the real command line
+	@echo 'test: slow tests'
+	@$(BIN)/python -m pytest -q -m slow
+
+check: lint types unit ## format, lint, types and the fast tests
+
+lint: $(INSTALLED)
+	@echo 'check: format'
+	@$(BIN)/ruff format --check --quiet . || { echo 'check: run `make format`' >&2; exit 1; }
+	@echo 'check: lint'
+	@$(BIN)/ruff check --quiet .
+
+# mypy does not follow the mapping of an editable install, so it gets the package as a wheel would lay it out, made of
+# links. It names files by that layout; the last line gives them back the paths they have here.
+types: $(INSTALLED)
+	@echo 'check: types'
+	@rm -rf build/types && mkdir -p build/types/mmalign
+	@ln -s $(abspath $(wildcard mmalign/*)) $(addprefix $(CURDIR)/,$(MAPPED)) build/types/mmalign/
+	@cd build/types && $(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p mmalign \
+	    | sed -E 's#^mmalign/($(subst $() ,|,$(MAPPED)))/#\1/#'
+
+unit: $(INSTALLED)
+	@echo 'check: fast tests'
+	@$(BIN)/python -m pytest -q -m 'not slow'
+
+format: $(INSTALLED) ## let ruff rewrite the code: format, sorted imports, safe fixes
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format --quiet .

@@ -1,0 +1,1 @@
+"""The LitServe application: an OpenAI-compatible server for a LLaVA and its adapters."""
