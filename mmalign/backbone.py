@@ -1,0 +1,132 @@
+"""LLaVA with LoRA adapters: the one model that every method trains."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import LlavaForConditionalGeneration
+
+from mmalign.batch import Batch
+from mmalign.processor import missing_checkpoint, resolve_checkpoint
+from mmalign.template import TemplateName
+
+LANGUAGE_LINEARS = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+"""All linear layers of the language model; not head, projector or vision tower: LLaVA-1.5's LoRA recipe."""
+PROJECTOR = "multi_modal_projector"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSettings:
+    """Which LLaVA checkpoint to adapt, and how."""
+
+    checkpoint: str
+    """`embedded` (the tiny model that ships with mmalign), a folder written by `save_pretrained`, or a hub name."""
+    template: TemplateName = "vicuna_v1"
+    """Chat format. `vicuna_v1` as LLaVA-1.5 was trained, `llava_hf` without the system sentence."""
+    pad_images: bool = True
+    """Pad pictures to a square as LLaVA-1.5's own code does; false crops the centre, as the hub's configs do."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the frozen weights. Adapters are always float32."""
+    lora_rank: int = 128
+    """Rank of every adapter."""
+    lora_alpha: int = 256
+    """Adapter output is scaled by `lora_alpha / lora_rank`."""
+    lora_dropout: float = 0.05
+    """Dropout on the adapters' input, in [0, 1)."""
+    train_projector: bool = False
+    """Also train the projector in full, kept by PEFT's `modules_to_save` so that the reference has the old one."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about a third more arithmetic for far less memory."""
+
+
+def load_llava(checkpoint: str, *, dtype: torch.dtype) -> LlavaForConditionalGeneration:
+    """The plain model of a checkpoint, in eval mode.
+
+    Raises:
+        FileNotFoundError: Nothing loadable there.
+    """
+    try:
+        return LlavaForConditionalGeneration.from_pretrained(
+            resolve_checkpoint(checkpoint), dtype=dtype, attn_implementation="sdpa"
+        )
+    except OSError as error:
+        raise missing_checkpoint(checkpoint, error) from error
+
+
+class Llava(nn.Module):
+    """A frozen LLaVA whose language model carries trainable LoRA adapters."""
+
+    model: PeftModel
+
+    def __init__(self, settings: BackboneSettings) -> None:
+        """Load the checkpoint and put fresh adapters on it (lora_B is zero: policy and reference start equal)."""
+        super().__init__()
+        self.settings = settings
+        base = load_llava(settings.checkpoint, dtype=getattr(torch, settings.dtype))
+        lora = LoraConfig(
+            r=settings.lora_rank,
+            lora_alpha=settings.lora_alpha,
+            lora_dropout=settings.lora_dropout,
+            target_modules=LANGUAGE_LINEARS,
+            modules_to_save=[PROJECTOR] if settings.train_projector else None,
+            task_type="CAUSAL_LM",
+        )
+        self.model = get_peft_model(base, lora)
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        if settings.gradient_checkpointing:
+            base.model.language_model.activation_checkpointing_enable({"use_reentrant": False})
+        self.train()  # from_pretrained leaves eval mode and Lightning keeps it: no gradient checkpointing, no dropout
+
+    @property
+    def base(self) -> LlavaForConditionalGeneration:
+        """The LLaVA under the adapters; its linear layers are the adapted ones."""
+        return self.model.get_base_model()
+
+    @property
+    def head(self) -> nn.Module:
+        """Hidden state -> logits over the vocabulary."""
+        return self.base.get_output_embeddings()
+
+    def forward(self, batch: Batch) -> Float[Tensor, "rows tokens hidden"]:
+        """Last hidden states; logits are for `logps` to take, where they are needed only."""
+        pixels = batch.pixel_values.to(self.base.dtype)
+        hidden = self.base.model(
+            input_ids=batch.input_ids,
+            pixel_values=pixels if len(pixels) else None,
+            attention_mask=response_mask(batch.segment_ids),
+            position_ids=batch.position_ids,
+            use_cache=False,
+        ).last_hidden_state
+        if len(pixels) or not self.settings.train_projector:
+            return hidden
+        # A text-only batch still runs the projector, for nothing: ranks must agree on which parameters have gradients.
+        blank = self.base.model.get_image_features(pixels.new_zeros(1, *pixels.shape[1:])).pooler_output[0]
+        return hidden + 0.0 * blank.sum()
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside this context the adapters (and a trained projector) are off: the model is its own reference."""
+        with self.model.disable_adapter():
+            yield
+
+    def trainable_names(self) -> list[str]:
+        """Names of the parameters that training may change."""
+        return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+
+
+def response_mask(segment_ids: Int[Tensor, "rows tokens"]) -> Bool[Tensor, "rows 1 tokens tokens"]:
+    """True where a position may look: backwards, at the prompt and at its own segment.
+
+    Padding looks at padding (its own segment), so no softmax runs over nothing.
+    """
+    tokens = segment_ids.shape[1]
+    backwards = torch.ones(tokens, tokens, dtype=torch.bool, device=segment_ids.device).tril()
+    key, query = segment_ids[:, None, :], segment_ids[:, :, None]
+    return (backwards & ((key == 0) | (key == query)))[:, None]

@@ -1,0 +1,102 @@
+"""`mmalign <command>`: the only file that knows all layers.
+
+`fit` and `validate` are Lightning's CLI over the methods; every other command is a program in `tools/` or `serve/`,
+imported when it is called, so that `mmalign --help` needs no torch.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+TRAINER_COMMANDS = {
+    "fit": "train: mmalign fit --config dpo.yaml [--config scale/tiny.yaml] [--model.beta 0.2] [--ckpt_path last]",
+    "validate": "compute the validation metrics of a checkpoint",
+}
+PROGRAMS = {
+    "import": ("mmalign.tools.import_shards", "other people's files -> shards"),
+    "inspect": ("mmalign.tools.inspect_rows", "show rows as the model gets them, trained tokens coloured"),
+    "export": ("mmalign.tools.export", "checkpoint -> PEFT adapter directory, and merged weights on request"),
+    "evaluate": ("mmalign.tools.evaluate", "base against aligned, paired, with intervals"),
+    "report": ("mmalign.tools.report", "report.html of a run and its evaluation"),
+    "serve": ("mmalign.serve.server", "OpenAI-compatible HTTP server for base and adapters"),
+    "demo": ("mmalign.tools.demo", "the whole loop on the embedded model, in minutes"),
+}
+
+
+def main(args: Sequence[str] | None = None) -> object:
+    """Run one command.
+
+    Args:
+        args: The command line without the program's name; None takes it from the shell.
+
+    Raises:
+        ValueError, FileNotFoundError: Bad input; `console` prints them without a traceback.
+    """
+    command, *rest = list(sys.argv[1:] if args is None else args) or ["--help"]
+    if command in TRAINER_COMMANDS:
+        from mmalign.training import run_trainer
+
+        return run_trainer([command, *with_shipped_configs(rest)])
+    if command in PROGRAMS:
+        return importlib.import_module(PROGRAMS[command][0]).main(rest)
+    if command in ("-h", "--help", "help"):
+        print(usage())
+        return None
+    if command == "--version":
+        import mmalign
+
+        print(f"mmalign {mmalign.__version__}")
+        return None
+    raise ValueError(f"mmalign has no command {command!r}.\n\n{usage()}")
+
+
+def console() -> None:
+    """Entry point of the `mmalign` program: a user's mistake is one message, not a traceback."""
+    try:
+        main()
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"mmalign: {error}")
+    except KeyboardInterrupt:
+        sys.exit("mmalign: stopped; run the same command with `--ckpt_path auto` to go on.")
+
+
+def usage() -> str:
+    """The list of commands."""
+    commands = TRAINER_COMMANDS | {name: about for name, (_, about) in PROGRAMS.items()}
+    lines = "\n".join(f"  {name:10} {about}" for name, about in commands.items())
+    return (
+        "mmalign aligns multimodal language models with preferences, and shows what that gained and cost.\n\n"
+        f"usage: mmalign COMMAND [options]\n\n{lines}\n\n"
+        f"Shipped configs (a bare name finds them): {', '.join(shipped_configs())}\n"
+        "Every command has --help; `mmalign fit --config dpo.yaml --print_config` shows a whole config."
+    )
+
+
+def shipped_configs() -> list[str]:
+    """Names of the configs that come with mmalign, relative to `configs/`."""
+    root = Path(str(files("mmalign.configs")))
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*.yaml"))
+
+
+def with_shipped_configs(args: Sequence[str]) -> list[str]:
+    """Replace bare names behind `--config` or `-c` that exist in `configs/` only by their path."""
+    root = Path(str(files("mmalign.configs")))
+
+    def find(name: str) -> str:
+        if Path(name).exists() or not (root / name).is_file():
+            return name
+        return str(root / name)
+
+    found = list(args)
+    for i, arg in enumerate(found):
+        if arg.startswith("--config="):
+            found[i] = f"--config={find(arg.removeprefix('--config='))}"
+        elif i and found[i - 1] in ("--config", "-c"):
+            found[i] = find(arg)
+    return found
+
+
+if __name__ == "__main__":
+    console()

@@ -1,0 +1,142 @@
+"""Answers from a model, many prompts at a time, the same whatever the batch size.
+
+Every prompt has its own seed: temperature sampling adds Gumbel noise drawn from that prompt's own generator to the
+scaled logits and takes the largest (Gumbel-max), which samples the same distribution as a draw from the softmax.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor, nn
+from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
+
+from mmalign.messages import Message
+from mmalign.processor import pixel_values
+from mmalign.template import Template
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How answers are decoded."""
+
+    max_new_tokens: int = 256
+    """An answer longer than this is cut."""
+    temperature: float = 0.0
+    """0 takes the likeliest token; the paper samples its candidates at 0.7."""
+    top_p: float = 1.0
+    """Keep the smallest set of tokens with this much probability."""
+
+
+class Prompt(NamedTuple):
+    """One conversation that waits for an answer."""
+
+    messages: tuple[Message, ...]
+    images: tuple[Image.Image, ...] = ()
+    seed: int = 0
+    """Of this prompt's own random numbers; unused at temperature 0."""
+
+
+@torch.inference_mode()
+def generate(
+    model: nn.Module,
+    template: Template,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    *,
+    batch_size: int = 16,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[str]:
+    """One answer a prompt, in the order of the prompts.
+
+    Args:
+        model: A `LlavaForConditionalGeneration`, bare or under PEFT; its mode is set to eval for the call.
+        template: Turns messages into tokens; the one the model was trained with.
+        prompts: Conversations, each ending with a user turn.
+        sampling: Temperature and limits.
+        batch_size: Prompts that run together; long ones first, so that little is padded.
+        progress: Called with the number of answers done after every batch.
+    """
+    encoded = [template.encode_prompt(prompt.messages) for prompt in prompts]
+    longest_first = sorted(range(len(prompts)), key=lambda i: -len(encoded[i]))
+    answers = [""] * len(prompts)
+    was_training = model.training
+    model.eval()
+    done = 0
+    for chosen in _chunks(longest_first, batch_size):
+        ids = _generate_batch(model, template, [encoded[i] for i in chosen], [prompts[i] for i in chosen], sampling)
+        for i, answer in zip(chosen, ids, strict=True):
+            answers[i] = template.decode_response(answer)
+        done += len(chosen)
+        progress(done)
+    model.train(was_training)
+    return answers
+
+
+def _generate_batch(
+    model: nn.Module, template: Template, encoded: list[list[int]], prompts: list[Prompt], sampling: Sampling
+) -> list[list[int]]:
+    """New token ids of each prompt, cut at the end token."""
+    device = next(model.parameters()).device
+    width = max(map(len, encoded))
+    pad = template.tokenizer.pad_token_id
+    input_ids = torch.tensor([[pad] * (width - len(ids)) + ids for ids in encoded], device=device)
+    attention_mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in encoded], device=device)
+    pixels = pixel_values(template.processor, [image for prompt in prompts for image in prompt.images])
+    output = model.generate(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        pixel_values=pixels.to(device, next(model.parameters()).dtype) if len(pixels) else None,
+        max_new_tokens=sampling.max_new_tokens,
+        do_sample=False,
+        logits_processor=sampling_processors(sampling, [prompt.seed for prompt in prompts]),
+        eos_token_id=template.eos_token_id,
+        pad_token_id=pad,
+    )
+    new = output[:, width:].tolist()
+    return [ids[: ids.index(template.eos_token_id)] if template.eos_token_id in ids else ids for ids in new]
+
+
+class GumbelNoise(LogitsProcessor):
+    """Turns a greedy decoder into a sampler with one generator a row."""
+
+    def __init__(self, temperature: float, seeds: Sequence[int]) -> None:
+        self.temperature = temperature
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(
+        self, input_ids: Int[Tensor, "rows tokens"], scores: Float[Tensor, "rows vocab"]
+    ) -> Float[Tensor, "rows vocab"]:
+        """Scaled logits plus noise; the largest is a sample."""
+        vocab = scores.shape[1]
+        noise = torch.stack([torch.empty(vocab).exponential_(generator=g) for g in self.generators])
+        return scores / self.temperature - noise.log().to(scores.device)
+
+
+def sampling_processors(sampling: Sampling, seeds: Sequence[int]) -> LogitsProcessorList:
+    """What stands between the logits and the largest one."""
+    if sampling.temperature == 0:
+        return LogitsProcessorList()
+    processors = LogitsProcessorList()
+    if sampling.top_p < 1:
+        processors.append(_Scaled(sampling.temperature, TopPLogitsWarper(sampling.top_p)))
+    processors.append(GumbelNoise(sampling.temperature, seeds))
+    return processors
+
+
+class _Scaled(LogitsProcessor):
+    """Apply a warper at a temperature, and give the logits back unscaled."""
+
+    def __init__(self, temperature: float, warper: LogitsProcessor) -> None:
+        self.temperature, self.warper = temperature, warper
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return self.warper(input_ids, scores / self.temperature) * self.temperature
+
+
+def _chunks(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(order), size):
+        yield order[start : start + size]

@@ -1,0 +1,1 @@
+"""Losses, one file per paper: pure functions of log-probability records."""

@@ -1,0 +1,120 @@
+"""What every alignment method shares: a lazily built backbone, an optimizer, logging."""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.optim import AdamW
+from torchmetrics import MeanMetric
+from transformers import get_cosine_schedule_with_warmup
+
+from mmalign.backbone import PROJECTOR, BackboneSettings, Llava
+from mmalign.batch import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimSettings:
+    """AdamW with linear warmup, then cosine decay to zero."""
+
+    lr: float
+    """Peak learning rate of the adapters."""
+    projector_lr: float = 2.0e-5
+    """Peak learning rate of the projector, where `backbone.train_projector` is set (LLaVA-1.5: 2e-5)."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    warmup_ratio: float = 0.03
+    """Share of all optimizer steps from zero to ``lr``, in [0, 1]."""
+
+
+class AlignmentModule(LightningModule, ABC):
+    """Base of every method. A subclass writes ``__init__`` and ``compute_loss``, nothing else."""
+
+    llava: Llava
+    strict_loading = False  # checkpoints hold what training changed only, see `state_dict`
+    loss_at_reference: float
+    """The loss where policy and reference are equal; the preflight checks it."""
+
+    def __init__(self, backbone: BackboneSettings, optim: OptimSettings) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.optim = optim
+        self._means: dict[str, MeanMetric] = {}
+        self._seed = 0
+        self._step_began = time.perf_counter()
+        self._step_tokens = 0
+
+    def configure_model(self) -> None:
+        """Load weights here, not in ``__init__``: sharded strategies and ``--help`` need it late."""
+        if not hasattr(self, "llava"):  # Lightning calls this hook once per stage
+            self.llava = Llava(self.backbone)
+
+    @abstractmethod
+    def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the scalar to minimise and the scalars to log, `loss` among them."""
+
+    def on_fit_start(self) -> None:
+        """Remember the run's seed before anything draws from it."""
+        self._seed = torch.initial_seed()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Dropout is a function of (seed, epoch, batch, rank), so a resumed run drops what a whole one would."""
+        torch.manual_seed(hash((self._seed, self.current_epoch, batch_idx, self.global_rank)) % 2**63)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One micro-batch; scalars are gathered until the optimizer steps."""
+        loss, metrics = self.compute_loss(batch)
+        self._gather(metrics, batch)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log means over all micro-batches of the optimizer step, with its speed."""
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches and not self.trainer.is_last_batch:
+            return
+        seconds, self._step_began = time.perf_counter() - self._step_began, time.perf_counter()
+        scalars = {f"train/{name}": metric.compute() for name, metric in self._means.items()}
+        scalars["train/tokens_per_s"] = torch.tensor(self._step_tokens / seconds)
+        self._step_tokens = 0
+        for metric in self._means.values():
+            metric.reset()
+        self.log_dict(scalars)
+        self.log("loss", scalars["train/loss"], prog_bar=True, logger=False)
+        self.log("margin", scalars.get("train/reward_margin", 0.0), prog_bar=True, logger=False)
+
+    def _gather(self, metrics: dict[str, Tensor], batch: Batch) -> None:
+        counted = int((batch.row_weights > 0).sum())
+        self._step_tokens += int((batch.segment_ids >= 0).sum())
+        for name, value in (metrics | {"refused": 1 - batch.row_weights.mean()}).items():
+            weight = batch.num_rows if name == "refused" else counted
+            if weight:
+                self._means.setdefault(name, MeanMetric()).to(value.device).update(value, weight)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Means over the validation rows, holes left out."""
+        _, metrics = self.compute_loss(batch)
+        counted = int((batch.row_weights > 0).sum())
+        if counted:
+            named = {f"val/{name}": value for name, value in metrics.items()}
+            self.log_dict(named, batch_size=counted, sync_dist=True)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Only what training changed: the frozen LLaVA is reloaded from its own checkpoint."""
+        trainable = {name for name, p in self.named_parameters() if p.requires_grad}
+        return {name: t for name, t in super().state_dict(*args, **kwargs).items() if name in trainable}
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW over the adapters, and over the projector at its own rate where it trains."""
+        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for name, p in named if PROJECTOR not in name], "lr": self.optim.lr},
+            {"params": [p for name, p in named if PROJECTOR in name], "lr": self.optim.projector_lr},
+        ]
+        optimizer = AdamW([group for group in groups if group["params"]], weight_decay=self.optim.weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(self.optim.warmup_ratio * steps), steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,138 @@
+"""Checks at step 0 that stop a run which would train on nothing.
+
+A wrong mask, a reference that is not the start, pixels that never reach the model: each of them trains to the end
+without a word. So before the first step, on the first batch:
+
+1. the loss is what the method declares where policy and reference are equal;
+2. other pictures give other log-probabilities;
+3. the trained tokens decode to the answers, end token included, and hold no image token;
+4. only adapters (and the projector, where asked) can train; after the first backward pass, something has a gradient.
+"""
+
+import math
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from mmalign.backbone import PROJECTOR
+from mmalign.batch import Batch
+from mmalign.data.datamodule import ShardData
+from mmalign.logps import response_logps
+from mmalign.methods import AlignmentModule
+
+TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
+"""How far the loss may lie from the declared one, by the dtype of the frozen weights."""
+
+
+class PreflightError(ValueError):
+    """The run would not train what its config says."""
+
+
+class Preflight(Callback):
+    """Runs the checks once, before the first optimizer step of a fresh run."""
+
+    def __init__(self, enabled: bool = True) -> None:
+        """Choose whether to check.
+
+        Args:
+            enabled: False skips all checks; a run that needs this is probably wrong.
+        """
+        self.enabled = enabled
+        self._backward_seen = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Checks 1 to 4, without a gradient and without touching the loader's position."""
+        if not self.enabled or trainer.global_step > 0:
+            self._backward_seen = True
+            return
+        data = trainer.datamodule
+        assert isinstance(pl_module, AlignmentModule)
+        assert isinstance(data, ShardData)
+        batch, answers = data.preview()
+        batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
+        pl_module.eval()
+        with torch.no_grad(), trainer.precision_plugin.train_step_context():
+            check_loss(pl_module, batch)
+            check_pixels(pl_module, batch)
+        pl_module.train()
+        check_targets(data, batch, answers)
+        check_trainable(pl_module)
+        rank_zero_info(
+            f"Preflight passed: loss {pl_module.loss_at_reference:.4f} at the reference, pictures matter, "
+            f"{len(batch.targets)} trained tokens are the answers, only adapters train."
+        )
+
+    def on_after_backward(self, trainer: Trainer, pl_module: Any) -> None:
+        """Check 4 after the first backward pass."""
+        if self._backward_seen:
+            return
+        self._backward_seen = True
+        if not any(p.grad is not None and bool(p.grad.any()) for p in pl_module.parameters()):
+            raise PreflightError(
+                "No parameter has a gradient after the first backward pass. Chosen and rejected answers may be equal "
+                "(see `mmalign inspect`), or the adapters match no layer (`model.backbone`)."
+            )
+
+
+def check_loss(module: AlignmentModule, batch: Batch) -> None:
+    """Raise where the loss at the start is not the one the method declares."""
+    _, metrics = module.compute_loss(batch)
+    found, declared = float(metrics["loss"]), module.loss_at_reference
+    if not math.isclose(found, declared, abs_tol=TOLERANCE[module.backbone.dtype]):
+        raise PreflightError(
+            f"The first loss is {found:.6f}, but {type(module).__name__} at its reference gives {declared:.6f}: policy "
+            "and reference differ before any step. Look at `model.backbone` (an adapter that does not start at zero, "
+            "a reference that is not the start)."
+        )
+
+
+def check_pixels(module: AlignmentModule, batch: Batch) -> None:
+    """Raise where the log-probabilities stay the same with the pictures inverted; text-only batches pass."""
+    if not len(batch.pixel_values):
+        return
+    seen = response_logps(module.llava, batch).sums
+    swapped = response_logps(module.llava, batch._replace(pixel_values=-batch.pixel_values)).sums
+    if torch.equal(seen, swapped):
+        raise PreflightError(
+            "Other pictures give the same log-probabilities: the model does not see them. Check that `data.shards` "
+            "holds pictures and that `model.backbone.checkpoint` is a LLaVA with its own vision tower and projector."
+        )
+
+
+def check_targets(data: ShardData, batch: Batch, answers: list[str]) -> None:
+    """Raise where the trained tokens are not the answers.
+
+    Args:
+        data: Holds the template.
+        batch: A collated batch.
+        answers: The text of each of its responses.
+    """
+    template = data.template
+    targets, owners = batch.targets.tolist(), batch.response_index.tolist()
+    if template.image_token_id in targets:
+        raise PreflightError(
+            "An image token is trained as part of an answer. Report this: mmalign's template is wrong."
+        )
+    for index, answer in enumerate(answers):
+        tokens = [token for token, owner in zip(targets, owners, strict=True) if owner == index]
+        cut = bool(batch.truncated[index])
+        text = template.decode_response(tokens)
+        whole = text == answer and tokens[-1:] == [template.eos_token_id]
+        if not (whole or (cut and answer.startswith(text.rstrip("\ufffd")))):
+            raise PreflightError(
+                f"{batch.keys[int(batch.row_index[index])]}: the trained tokens decode to {text!r}, but the answer is "
+                f"{answer!r}. The tokenizer of `model.backbone.checkpoint` does not round-trip; see `mmalign inspect`."
+            )
+
+
+def check_trainable(module: AlignmentModule) -> None:
+    """Raise where anything but adapters, and the projector if asked, may train."""
+    names = module.llava.trainable_names()
+    allowed = ("lora_", PROJECTOR) if module.backbone.train_projector else ("lora_",)
+    strangers = [name for name in names if not any(part in name for part in allowed)]
+    if strangers or not names:
+        raise PreflightError(
+            f"Trainable parameters beside the adapters: {strangers[:3]}." if names else "Nothing is trainable."
+        )

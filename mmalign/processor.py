@@ -1,0 +1,84 @@
+"""The processor of a LLaVA checkpoint: tokenizer, image processor, and where the checkpoint lies."""
+
+import io
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageOps
+from torch import Tensor
+from transformers import AutoProcessor, LlavaProcessor
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+EMBEDDED = "embedded"
+"""Checkpoint name of the tiny LLaVA that ships with mmalign, see `mmalign/world/llava`."""
+
+
+def resolve_checkpoint(checkpoint: str) -> str:
+    """Folder of the embedded model for `embedded`, else the name as it is: a folder or a hub name."""
+    return str(files("mmalign") / "world" / "llava") if checkpoint == EMBEDDED else checkpoint
+
+
+def load_processor(checkpoint: str, *, pad_images: bool = True) -> LlavaProcessor:
+    """The checkpoint's processor, with pictures prepared as LLaVA-1.5 prepares them.
+
+    Args:
+        checkpoint: `embedded`, a folder written by `save_pretrained`, or a hub name.
+        pad_images: Pad to a square with the mean colour before resizing, as LLaVA-1.5's own code does
+            (`image_aspect_ratio=pad`). The published Hugging Face configs crop the centre instead.
+
+    Raises:
+        FileNotFoundError: No processor there; the message says where it was looked for.
+    """
+    try:
+        processor = cast(LlavaProcessor, AutoProcessor.from_pretrained(resolve_checkpoint(checkpoint)))
+    except OSError as error:
+        raise missing_checkpoint(checkpoint, error) from error
+    settings = processor.image_processor.to_dict()
+    keep = ("size", "crop_size", "image_mean", "image_std", "do_center_crop", "resample", "rescale_factor")
+    kept = {name: settings[name] for name in keep if settings.get(name) is not None}
+    processor.image_processor = LlavaImageProcessorPil(**kept, do_pad=pad_images)
+    return processor
+
+
+def missing_checkpoint(checkpoint: str, error: OSError) -> FileNotFoundError:
+    """What to tell a user whose checkpoint cannot be loaded."""
+    found = "the folder is there but incomplete" if Path(checkpoint).is_dir() else "no such folder or hub name"
+    return FileNotFoundError(
+        f"No LLaVA at {checkpoint!r} ({found}): {str(error).splitlines()[0]} Point `model.backbone.checkpoint` at a "
+        "folder saved by `save_pretrained`, at a hub name such as llava-hf/llava-1.5-13b-hf, or use "
+        "`--config scale/tiny.yaml` for the embedded model."
+    )
+
+
+def open_image(data: bytes, *, where: str) -> Image.Image:
+    """Decode one picture to RGB, upright.
+
+    Raises:
+        ValueError: The bytes are no picture; the message ends with what to do.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
+        image.load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{where}: the picture cannot be decoded ({error}). Replace it, or take the sample out of the shard; "
+            "PNG, JPEG and WEBP are read."
+        ) from error
+    return upright(image).convert("RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as a viewer shows it: the EXIF rotation applied."""
+    return ImageOps.exif_transpose(image)
+
+
+def pixel_values(processor: LlavaProcessor, images: Sequence[Image.Image]) -> Float[Tensor, "images 3 height width"]:
+    """Prepared pixels of all pictures; no picture gives a tensor of zero images."""
+    if not images:
+        size = processor.image_processor.crop_size
+        return torch.zeros(0, 3, size["height"], size["width"])
+    return processor.image_processor(list(images), return_tensors="pt")["pixel_values"]

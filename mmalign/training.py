@@ -1,0 +1,79 @@
+"""Lightning's CLI for mmalign: links what must agree, finds the run's directory, resumes exactly."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import set_parsing_settings
+from lightning import Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from mmalign.checkpoint import Checkpoints, DirectoryCheckpointIO, resolve_resume
+from mmalign.data.datamodule import ShardData
+from mmalign.methods import AlignmentModule
+from mmalign.preflight import Preflight
+
+BACKBONE_FIELDS = ("checkpoint", "template", "pad_images")
+"""What the data must know of the backbone: derived, never typed twice."""
+
+
+class TrainingCLI(LightningCLI):
+    """`mmalign fit` and `mmalign validate`."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the preflight and the checkpoints to the config, and link the backbone's settings to the data."""
+        parser.add_lightning_class_args(Preflight, "preflight")
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
+        for name in BACKBONE_FIELDS:
+            parser.link_arguments(f"model.init_args.backbone.{name}", f"data.{name}")
+
+    def before_instantiate_classes(self) -> None:
+        """Fix the run's directory, and turn `--ckpt_path last|auto` into a checkpoint."""
+        config = self.config[self.subcommand]
+        run_dir = Path(config.trainer.default_root_dir or ".")
+        if self.subcommand == "fit" or config.ckpt_path:
+            resume = resolve_resume(config.ckpt_path, run_dir)
+            config.ckpt_path = str(resume) if resume else None
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add our checkpoint format, and CSV and TensorBoard logs where no other logger is asked for."""
+        config = self.config_init[self.subcommand].trainer
+        run_dir = config.default_root_dir or "."
+        if config.logger is None:
+            table = CSVLogger(run_dir, name="logs")  # every start of a run has a version of its own
+            kwargs["logger"] = [table, TensorBoardLogger(run_dir, name="logs", version=table.version)]
+        plugins = [config.plugins] if config.plugins and not isinstance(config.plugins, list) else config.plugins or []
+        return super().instantiate_trainer(plugins=[*plugins, DirectoryCheckpointIO()], **kwargs)
+
+    def before_fit(self) -> None:
+        """Cut the global batch into micro-batches for the ranks there are."""
+        if self.trainer.accumulate_grad_batches != 1:
+            raise ValueError(
+                f"`trainer.accumulate_grad_batches` is {self.trainer.accumulate_grad_batches}. mmalign derives it from "
+                "`data.batch_size` (rows per optimizer step, over all ranks) and `data.micro_batch_size`; set those."
+            )
+        self.trainer.accumulate_grad_batches = self.datamodule.accumulation(self.trainer.world_size)
+
+
+def run_trainer(args: Sequence[str]) -> TrainingCLI:
+    """Parse a config, build the method and its data, run `fit` or `validate`.
+
+    Args:
+        args: Subcommand and options, as LightningCLI takes them.
+    """
+    # Ours is the documented door, and `args` is how it hands the command line on.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # `--help` shows dataclass field docs
+    return TrainingCLI(
+        model_class=AlignmentModule,
+        datamodule_class=ShardData,
+        subclass_mode_model=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={"callbacks": [LearningRateMonitor("step")]},
+        args=list(args),
+    )

@@ -1,0 +1,79 @@
+"""The command line: what a user types, and what she is told when it is wrong."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from mmalign import cli
+
+
+def run_cli(*args):
+    return subprocess.run([sys.executable, "-m", "mmalign.cli", *args], capture_output=True, text=True, timeout=120)
+
+
+def test_help_lists_every_command_and_config():
+    text = cli.usage()
+    assert all(name in text for name in (*cli.TRAINER_COMMANDS, *cli.PROGRAMS))
+    assert "dpo.yaml" in text
+    assert "scale/tiny.yaml" in text
+
+
+def test_a_bare_config_name_is_found_in_the_shipped_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = cli.with_shipped_configs(["--config", "dpo.yaml", "--config=scale/tiny.yaml", "--config", "mine.yaml"])
+    assert found[1].endswith("configs/dpo.yaml")
+    assert found[2].endswith("configs/scale/tiny.yaml")
+    assert found[4] == "mine.yaml"
+    (tmp_path / "dpo.yaml").write_text("{}")
+    assert cli.with_shipped_configs(["--config", "dpo.yaml"]) == ["--config", "dpo.yaml"]
+
+
+@pytest.mark.slow
+def test_print_config_shows_the_papers_values_and_the_override():
+    done = run_cli("fit", "--config", "dpo.yaml", "--data.shards=x", "--model.beta=0.2", "--print_config")
+    assert done.returncode == 0, done.stderr
+    config = yaml.safe_load(done.stdout)
+    method = config["model"]["init_args"]
+    assert (method["beta"], method["backbone"]["lora_rank"], method["backbone"]["lora_alpha"]) == (0.2, 128, 256)
+    assert (config["data"]["batch_size"], config["trainer"]["devices"], config["trainer"]["max_epochs"]) == (128, 4, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["fit", "validate", "import", "inspect", "export", "evaluate", "report", "serve"])
+def test_every_command_has_help_worth_reading(command):
+    done = run_cli(command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout) > 300
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["fly"], "no command 'fly'"),
+        (["fit", "--config", "dpo.yaml", "--model.bta=1"], "bta"),
+        (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["fit", "--config", "dpo.yaml"], "scale/tiny.yaml"),
+        (
+            ["fit", "--config", "dpo.yaml", "--config", "scale/tiny.yaml", "--model.backbone.checkpoint=no/such"],
+            "no/such",
+        ),
+        (["fit", "--config", "dpo.yaml", "--config", "scale/tiny.yaml", "--ckpt_path=last"], "no usable checkpoint"),
+        (["fit", "--config", "dpo.yaml", "--config", "scale/tiny.yaml", "--data.shards=no/such"], "no/such"),
+        (
+            ["fit", "--config", "dpo.yaml", "--config", "scale/tiny.yaml", "--trainer.accumulate_grad_batches=4"],
+            "data.micro_batch_size",
+        ),
+        (["export", "--run", "no/such", "--out", "x"], "no/such"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_users_mistake_is_one_message(tmp_path, monkeypatch, args, says):
+    """No traceback, non-zero exit, and the message names what was wrong."""
+    monkeypatch.chdir(tmp_path)
+    done = run_cli(*args)
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

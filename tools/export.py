@@ -1,0 +1,104 @@
+"""`mmalign export`: a checkpoint becomes what others load.
+
+    out/adapter/
+        adapter_model.safetensors, adapter_config.json   PEFT's own format
+        tokenizer.json, processor_config.json, ...        the processor, with the chat template of the training
+        lineage.json                                      what was trained from what
+        merged/                                           on request: the whole model with the adapter merged in
+
+Loaded by plain transformers and PEFT:
+
+    base = LlavaForConditionalGeneration.from_pretrained(CHECKPOINT)
+    model = PeftModel.from_pretrained(base, "out/adapter")
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import jsonargparse
+import lightning
+import peft
+import torch
+import transformers
+import yaml
+
+import mmalign
+from mmalign.backbone import BackboneSettings, Llava
+from mmalign.checkpoint import DirectoryCheckpointIO, newest_checkpoint
+from mmalign.processor import load_processor
+from mmalign.template import CHAT_TEMPLATES
+
+
+def export(run: Path, out: Path, checkpoint: Path | None = None, merge: bool = False) -> None:
+    """Write a run's adapter as a PEFT directory.
+
+    Args:
+        run: The run's directory, `trainer.default_root_dir` of its `fit`.
+        out: Where to write; an earlier export there is replaced.
+        checkpoint: One checkpoint of the run; the newest that verifies if left out.
+        merge: Also write `out/merged`, the whole model with the adapter merged into its weights.
+
+    Raises:
+        FileNotFoundError: No run, or no usable checkpoint in it.
+    """
+    config = read_run_config(run)
+    chosen = checkpoint or newest_checkpoint(run)
+    if chosen is None:
+        raise FileNotFoundError(
+            f"No usable checkpoint in {run / 'checkpoints'}. Has `mmalign fit` saved one there yet?"
+        )
+    settings = BackboneSettings(**config["model"]["init_args"]["backbone"])
+    state = DirectoryCheckpointIO().load_checkpoint(chosen)
+    llava = Llava(settings)
+    weights = {name.removeprefix("llava."): tensor for name, tensor in state["state_dict"].items()}
+    if sorted(weights) != sorted(llava.trainable_names()):
+        raise ValueError(
+            f"{chosen} does not fit {run}: its weights are not those that the run's `model.backbone` trains. "
+            "Give a checkpoint of this run."
+        )
+    llava.load_state_dict(weights, strict=False)
+
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    llava.model.save_pretrained(partial)
+    processor = load_processor(settings.checkpoint, pad_images=settings.pad_images)
+    processor.chat_template = CHAT_TEMPLATES[settings.template]
+    processor.save_pretrained(partial)
+    lineage = {
+        "base": settings.checkpoint,
+        "template": settings.template,
+        "method": config["model"]["class_path"],
+        "checkpoint": chosen.name,
+        "global_step": state["global_step"],
+        "shards": config["data"]["shards"],
+        "seed": config["seed_everything"],
+        "versions": {m.__name__: m.__version__ for m in (mmalign, torch, transformers, peft, lightning)},
+    }
+    (partial / "lineage.json").write_text(json.dumps(lineage, indent=1, default=str))
+    if merge:
+        llava.model.merge_and_unload().save_pretrained(partial / "merged")
+        processor.save_pretrained(partial / "merged")
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+    print(f"{chosen} -> {out}" + (f" and {out / 'merged'}" if merge else ""))
+
+
+def read_run_config(run: Path) -> dict:
+    """The config of a run's last start, as Lightning wrote it beside the logs.
+
+    Raises:
+        FileNotFoundError: The run has none.
+    """
+    configs = sorted(run.glob("logs/version_*/config.yaml"), key=lambda p: int(p.parent.name.removeprefix("version_")))
+    if not configs:
+        raise FileNotFoundError(
+            f"{run} holds no run: logs/version_*/config.yaml is missing. Give the directory of a `fit`."
+        )
+    return dict(yaml.safe_load(configs[-1].read_text()))
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point of `mmalign export`."""
+    jsonargparse.auto_cli(export, args=args, as_positional=False, prog="mmalign export")
