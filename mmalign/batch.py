@@ -47,6 +47,8 @@ class Batch(NamedTuple):
     pixel_values: Float[Tensor, "images channels height width"]
     row_weights: Float[Tensor, " rows"]
     """1, or 0 for a hole: a row that only keeps the step's shape."""
+    refused: Int[Tensor, " rows"]
+    """1 where a row was too long and a hole stands in its place."""
     row_index: Int[Tensor, " responses"]
     """The row of each response."""
     roles: Int[Tensor, " responses"]

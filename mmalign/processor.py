@@ -81,4 +81,5 @@ def pixel_values(processor: LlavaProcessor, images: Sequence[Image.Image]) -> Fl
     if not images:
         size = processor.image_processor.crop_size
         return torch.zeros(0, 3, size["height"], size["width"])
-    return processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
+    prepared: Tensor = processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
+    return prepared

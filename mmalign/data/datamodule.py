@@ -1,0 +1,176 @@
+"""Shards -> batches, as Lightning wants them.
+
+    data:
+      shards: [{path: shards/mine, weight: 0.5}, https://host/shards/theirs]
+      view: {class_path: mmalign.data.views.Pairs}
+
+    manifest --> view, order --> row --> tokens and pixels --> Batch
+
+Tests    tests/data/test_datamodule.py, tests/data/test_resume.py
+"""
+
+from collections.abc import Sequence
+
+from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+
+from mmalign.batch import Batch
+from mmalign.data.collate import Collator
+from mmalign.data.loader import EncodedRows, FixedLoader, RowLoader, Share
+from mmalign.data.order import padded_length
+from mmalign.data.rows import Overlong, RowEncoder
+from mmalign.data.rowset import RowSet, Source
+from mmalign.data.views import View
+from mmalign.processor import load_processor
+from mmalign.template import Template, TemplateName
+
+
+class ShardData(LightningDataModule):
+    """Streams shard sets under one view; the order is exact, and resumes at any batch on any number of devices."""
+
+    def __init__(
+        self,
+        view: View,
+        shards: str | list[str | Source] = "",
+        val_shards: str | list[str | Source] = "",
+        checkpoint: str = "",
+        template: TemplateName = "vicuna_v1",
+        pad_images: bool = True,
+        batch_size: int = 128,
+        micro_batch_size: int = 8,
+        max_length: int = 3000,
+        overlong: Overlong = "raise",
+        num_workers: int = 0,
+        seed: int = 0,
+        window: int = 4,
+        pad_to_multiple: int = 8,
+    ) -> None:
+        """Store the settings; shards are opened in `setup`.
+
+        Args:
+            view: What makes training rows of samples, for instance
+                `{class_path: mmalign.data.views.Pairs, init_args: {margin: 2}}`.
+            shards: What to train on: one or several folders or addresses of shards, or `{path: ..., weight: ...}`.
+                `world` is the small set that ships with mmalign.
+            val_shards: What to validate on, the same way; empty validates nothing. `world-heldout` ships with mmalign.
+            checkpoint: The model whose tokenizer and image processor prepare the rows; taken from `model.backbone`.
+            template: Conversation format; taken from `model.backbone`.
+            pad_images: Pad pictures to a square, or crop their centre; taken from `model.backbone`.
+            batch_size: Rows of one optimizer step, over all devices. The steps do not depend on the number of devices.
+            micro_batch_size: Rows of one forward pass on one device; the rest of a step is accumulated.
+            max_length: Tokens of a prompt with its image tokens and one answer, at most.
+            overlong: What to do with longer rows: `raise` an error, `refuse` the row, or `truncate` the answer's end.
+                Prompts and pictures are never cut; refused and truncated rows are counted in the logs.
+            num_workers: Processes per device that read and prepare rows; 0 does it in the training process.
+            seed: Of the order of the rows.
+            window: Shards that are mixed with one another and read at a time, on top of the order of the shards.
+            pad_to_multiple: Row lengths are padded up to a multiple of this.
+        """
+        super().__init__()
+        self.train_sources, self.val_sources = as_sources(shards), as_sources(val_shards)
+        self.view = view
+        self.checkpoint, self.template_name, self.pad_images = checkpoint, template, pad_images
+        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
+        self.max_length, self.overlong = max_length, overlong
+        self.num_workers, self.seed, self.window, self.pad_to_multiple = num_workers, seed, window, pad_to_multiple
+        _at_least(1, batch_size=batch_size, micro_batch_size=micro_batch_size, max_length=max_length, window=window)
+        _at_least(1, pad_to_multiple=pad_to_multiple)
+        _at_least(0, num_workers=num_workers, seed=seed)
+
+    def accumulation(self, world_size: int) -> int:
+        """Forward passes of each device in one optimizer step.
+
+        Args:
+            world_size: Number of devices.
+
+        Raises:
+            ValueError: The step cannot be cut evenly.
+        """
+        return self._share(world_size=world_size, rank=0).accumulation
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch, the last one filled with holes."""
+        rows = sum(source.per_epoch for source in self.train_rows.order_sources)
+        return padded_length(rows, self.batch_size) // self.batch_size
+
+    def setup(self, stage: str) -> None:
+        """Load the manifests and say which samples are usable; no sample is read."""
+        processor = load_processor(self.checkpoint, pad_images=self.pad_images)
+        self.template = Template(processor, self.template_name)
+        self.encoder = RowEncoder(self.template, max_length=self.max_length, overlong=self.overlong)
+        self.collator = Collator(
+            pad_token_id=self.template.tokenizer.pad_token_id, pad_to_multiple=self.pad_to_multiple
+        )
+        if stage == "fit":
+            self.train_rows = self._open(self.train_sources, "data.shards")
+        if self.val_sources or stage == "validate":
+            self.val_rows = self._open(self.val_sources, "data.val_shards")
+
+    def train_dataloader(self) -> RowLoader:
+        assert self.trainer is not None
+        return RowLoader(
+            EncodedRows(self.train_rows, self.encoder),
+            self.collator,
+            self._share(world_size=self.trainer.world_size, rank=self.trainer.global_rank),
+            seed=self.seed,
+            window=self.window,
+            num_workers=self.num_workers,
+        )
+
+    def val_dataloader(self) -> FixedLoader | list[FixedLoader]:
+        """All rows, the same batches each time; no loader where there is nothing to validate on."""
+        if not self.val_sources:
+            return []
+        assert self.trainer is not None
+        world_size = self.trainer.world_size
+        share = Share(
+            batch_size=self.micro_batch_size * world_size,
+            micro_batch_size=self.micro_batch_size,
+            world_size=world_size,
+            rank=self.trainer.global_rank,
+        )
+        return FixedLoader(EncodedRows(self.val_rows, self.encoder), self.collator, share, num_workers=self.num_workers)
+
+    def preview(self) -> tuple[Batch, list[str]]:
+        """The first rows of the training set, in manifest order, and the text of each answer that stands in the batch.
+
+        Nothing of the training order is used up. An answer that was refused is the empty text.
+        """
+        rows = [self.train_rows[number] for number in range(min(self.micro_batch_size, len(self.train_rows)))]
+        encoded = [self.encoder(row) for row in rows]
+        texts = [
+            "" if out.refused else answer.text for row, out in zip(rows, encoded, strict=True) for answer in row.answers
+        ]
+        return self.collator(encoded), texts
+
+    def _share(self, *, world_size: int, rank: int) -> Share:
+        return Share(
+            batch_size=self.batch_size, micro_batch_size=self.micro_batch_size, world_size=world_size, rank=rank
+        )
+
+    def _open(self, sources: Sequence[Source], config_key: str) -> RowSet:
+        if not sources:
+            raise ValueError(
+                f"`{config_key}` is empty: name a folder or an address of shards (`mmalign import` makes them), or use "
+                "`--config scale/tiny.yaml`, which runs on the embedded model and the shards that ship with mmalign."
+            )
+        rows = RowSet(sources, self.view, config_key=config_key)
+        rank_zero_info(rows.summary())
+        return rows
+
+
+def as_sources(shards: str | Sequence[str | Source]) -> tuple[Source, ...]:
+    """Sources from what a config may say: one name, or a list of names and sources.
+
+    Args:
+        shards: `"world"`, or `["world", Source(path="shards/mine", weight=0.5)]`; empty is no source.
+    """
+    named = [shards] if isinstance(shards, str) and shards else shards
+    return tuple(each if isinstance(each, Source) else Source(path=each) for each in named)
+
+
+def _at_least(minimum: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < minimum:
+            raise ValueError(f"`data.{name}` must be at least {minimum}, got {value}.")

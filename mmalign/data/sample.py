@@ -1,0 +1,159 @@
+"""The sample: one shard entry, `<key>.json` beside its pictures.
+
+    {"messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is unusual?"}]}],
+     "responses": [{"text": "...", "model": "llava-1.5-13b", "sampling": {"temperature": 0.7, "seed": 3},
+                    "ratings": {"helpfulness": 4, "correctness": 4, "coherence": 4, "complexity": 3, "verbosity": 3},
+                    "rationale": "..."}],
+     "preference": {"chosen": 0, "rejected": 2},
+     "source": "lrv-instruct", "id": "..."}
+
+`content` is a list of parts; a bare string is text. There are no placeholders in text: an `<image>` that somebody
+typed is text. All responses and all ratings are kept for ever; views choose among them while streaming.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from mmalign.messages import ImageSlot, Message, parse_messages
+
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+RATING_NAMES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+RATING_RANGE = (0, 4)
+"""HelpSteer's scale, both ends included."""
+
+
+class SampleError(ValueError):
+    """A sample that cannot be used; the message names shard, sample, fault and remedy."""
+
+
+class ShardError(ValueError):
+    """A shard or a manifest that cannot be used; the message names it, the fault and the remedy."""
+
+
+class Preference(NamedTuple):
+    """A direct choice, by a person or a published set: indices into the responses."""
+
+    chosen: int
+    rejected: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """One answer to the prompt, with all that is known of it."""
+
+    text: str
+    model: str = ""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    ratings: Mapping[str, int] = field(default_factory=dict)
+    """0-4 by name, see `RATING_NAMES`; empty where nobody judged."""
+    rationale: str = ""
+
+    def rating_sum(self, names: Sequence[str]) -> int | None:
+        """Sum of the named ratings, or None where one is missing."""
+        return sum(self.ratings[name] for name in names) if all(name in self.ratings for name in names) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A prompt, its pictures (encoded bytes, as they stood in the shard) and its responses."""
+
+    key: str
+    messages: tuple[Message, ...]
+    images: tuple[bytes, ...] = ()
+    responses: tuple[Response, ...] = ()
+    preference: Preference | None = None
+    source: str = ""
+    id: str = ""
+
+    def to_json(self) -> str:
+        """The record without its images, as it stands in `<key>.json`."""
+        record: dict[str, Any] = {"messages": [m.to_record() for m in self.messages]}
+        record["responses"] = [_response_record(r) for r in self.responses]
+        if self.preference is not None:
+            record["preference"] = self.preference._asdict()
+        record |= {"source": self.source, "id": self.id}
+        return json.dumps(record, ensure_ascii=False)
+
+
+def parse_sample(text: str | bytes, *, key: str, images: Sequence[bytes] = (), where: str = "") -> Sample:
+    """Read and check one record.
+
+    Args:
+        text: The JSON of `<key>.json`.
+        key: The entry's key in its shard.
+        images: Encoded pictures, in order.
+        where: The shard's name or address, for messages.
+
+    Raises:
+        SampleError: What is wrong, in which shard and sample, and what to do.
+    """
+    place = f"{where or 'sample'}, sample {key!r}"
+    try:
+        record = json.loads(text)
+        messages = parse_messages(record["messages"])
+        responses = tuple(_parse_response(r) for r in record.get("responses", ()))
+        preference = _parse_preference(record["preference"]) if record.get("preference") else None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        message = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise SampleError(f"{place}: {message}. Mend the record; shards/README.md shows a whole one.") from error
+    sample = Sample(
+        key=key,
+        messages=messages,
+        images=tuple(images),
+        responses=responses,
+        preference=preference,
+        source=str(record.get("source", "")),
+        id=str(record.get("id", key)),
+    )
+    check_sample(sample, where=where)
+    return sample
+
+
+def check_sample(sample: Sample, *, where: str = "") -> None:
+    """Raise `SampleError` where prompt, pictures, responses and preference do not fit one another."""
+    place = f"{where or 'sample'}, sample {sample.key!r}"
+    slots = sum(isinstance(part, ImageSlot) for message in sample.messages for part in message.content)
+    if slots != len(sample.images):
+        raise SampleError(
+            f"{place}: the messages have {slots} image slots, but {len(sample.images)} pictures lie beside the record. "
+            'Give every picture one {"type": "image"} part, in order.'
+        )
+    if not sample.messages or sample.messages[-1].role != "user":
+        raise SampleError(f"{place}: the messages must end with a user turn; put the answer into `responses`.")
+    if any(isinstance(part, ImageSlot) for m in sample.messages if m.role != "user" for part in m.content):
+        raise SampleError(f"{place}: only user turns can hold pictures. Move the image part into a user turn.")
+    for response in sample.responses:
+        low, high = RATING_RANGE
+        bad = {name: value for name, value in response.ratings.items() if not low <= value <= high}
+        if bad:
+            raise SampleError(f"{place}: ratings {bad} lie outside {low}..{high}. Rescale them before writing shards.")
+    if sample.preference is not None and not all(0 <= i < len(sample.responses) for i in sample.preference):
+        raise SampleError(
+            f"{place}: {sample.preference} points outside the {len(sample.responses)} responses. "
+            "`chosen` and `rejected` are indices into `responses`, from 0."
+        )
+
+
+def _parse_response(record: Mapping[str, Any]) -> Response:
+    unknown = record.keys() - Response.__dataclass_fields__.keys()
+    if unknown:
+        raise ValueError(f"response has unknown fields {sorted(unknown)}")
+    if not isinstance(record["text"], str) or not isinstance(record.get("model", ""), str):
+        raise ValueError(f"response {record!r:.80}: `text` and `model` must be strings")
+    if not all(isinstance(value, int) for value in record.get("ratings", {}).values()):
+        raise ValueError(f"ratings {record['ratings']} are not whole numbers")
+    return Response(**record)
+
+
+def _parse_preference(record: Mapping[str, Any]) -> Preference:
+    preference = Preference(**record)
+    if not all(isinstance(index, int) for index in preference):
+        raise ValueError(f"{preference} must hold two indices")
+    return preference
+
+
+def _response_record(response: Response) -> dict[str, Any]:
+    optional = {name: getattr(response, name) for name in ("model", "sampling", "ratings", "rationale")}
+    return {"text": response.text} | {name: value for name, value in optional.items() if value}

@@ -1,0 +1,131 @@
+"""Loaders: resumable at any batch, the same steps for any number of ranks and workers."""
+
+import pytest
+import torch
+
+from mmalign.data.loader import EncodedRows, FixedLoader, RowLoader, Share
+from mmalign.data.rowset import RowSet, Source
+from mmalign.data.views import Pairs
+
+
+@pytest.fixture
+def rows(mixed_set, encoder):
+    return EncodedRows(RowSet([Source(path=str(mixed_set))], Pairs()), encoder)
+
+
+@pytest.fixture
+def make_loader(rows, collator):
+    """`make_loader(micro=2, world_size=1, rank=0, num_workers=0, batch_size=8)` over 18 rows."""
+
+    def make(*, micro=2, world_size=1, rank=0, num_workers=0, batch_size=8):
+        share = Share(batch_size=batch_size, micro_batch_size=micro, world_size=world_size, rank=rank)
+        return RowLoader(rows, collator, share, seed=1, window=2, num_workers=num_workers)
+
+    return make
+
+
+def keys(batches):
+    """Keys of the rows that count, a list for each batch."""
+    return [[key for key, weight in zip(b.keys, b.row_weights, strict=True) if weight] for b in batches]
+
+
+def test_an_epoch_is_every_row_once_and_holes_fill_the_last_step(make_loader):
+    loader = make_loader()
+    batches = list(loader)
+    assert len(batches) == len(loader) == 12
+    seen = [key for batch in keys(batches) for key in batch]
+    assert len(seen) == len(set(seen)) == 18
+    assert sum(len(batch.keys) for batch in batches) == 24
+    assert loader.state_dict() == {"epoch": 1, "position": 0, "manifest": loader.rows.rows.manifest_hash}
+    assert keys(loader) != keys(batches)
+
+
+@pytest.mark.parametrize("stop", [1, 5, 11, 12])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_resumed_loader_yields_what_was_left(make_loader, stop, num_workers):
+    """State is taken while a batch is held, as trainers do; workers have read ahead by then."""
+    uninterrupted = make_loader()
+    expected = keys(uninterrupted) + keys(uninterrupted)
+    stopped = make_loader(num_workers=num_workers)
+    batches = iter(stopped)
+    first = keys(next(batches) for _ in range(stop))
+    resumed = make_loader(num_workers=num_workers)
+    resumed.load_state_dict(stopped.state_dict())
+    rest = keys(resumed) + (keys(resumed) if stop < 12 else [])
+    assert first + rest == expected
+
+
+def test_batches_are_equal_for_any_number_of_workers(make_loader):
+    for one, other in zip(make_loader(), make_loader(num_workers=2), strict=True):
+        assert one.keys == other.keys
+        assert all(torch.equal(a, b) for a, b in zip(one[:-1], other[:-1], strict=True))
+
+
+@pytest.mark.parametrize(("world_size", "micro"), [(1, 8), (2, 2), (2, 4), (4, 1)])
+def test_steps_hold_the_same_rows_for_any_number_of_ranks(make_loader, world_size, micro):
+    def steps(world_size, micro):
+        ranks = [keys(make_loader(micro=micro, world_size=world_size, rank=rank)) for rank in range(world_size)]
+        accumulation = 8 // (world_size * micro)
+        return [
+            sorted(key for batches in ranks for batch in batches[start : start + accumulation] for key in batch)
+            for start in range(0, len(ranks[0]), accumulation)
+        ]
+
+    assert steps(world_size, micro) == steps(1, 2)
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(make_loader):
+    """8 of 18 rows on one rank, then two ranks take the rest, none twice."""
+    alone = make_loader(micro=4)
+    batches = iter(alone)
+    before = keys(next(batches) for _ in range(2))
+    after = []
+    for rank in range(2):
+        loader = make_loader(micro=2, world_size=2, rank=rank)
+        loader.load_state_dict(alone.state_dict())
+        after += keys(loader)
+    assert sorted(key for batch in before + after for key in batch) == sorted(k for b in keys(make_loader()) for k in b)
+
+
+def test_a_position_within_a_step_needs_the_same_cut(make_loader):
+    loader = make_loader(micro=2)
+    next(iter(loader))
+    with pytest.raises(ValueError, match=r"row 2 of epoch 0.*8 rows that 4 devices.*between optimizer steps"):
+        make_loader(micro=2, world_size=4).load_state_dict(loader.state_dict())
+
+
+def test_a_state_of_other_data_is_refused_by_both_names(make_loader):
+    loader = make_loader()
+    with pytest.raises(ValueError, match=rf"manifest beef.*`data\.shards` .*{loader.rows.rows.manifest_hash}"):
+        loader.load_state_dict({"epoch": 0, "position": 0, "manifest": "beef"})
+
+
+def test_loading_leaves_the_global_random_state_alone(make_loader):
+    """Or dropout would differ between a resumed run and an uninterrupted one."""
+    torch.manual_seed(0)
+    expected = torch.random.get_rng_state()
+    list(make_loader())
+    assert torch.random.get_rng_state().equal(expected)
+
+
+def test_a_step_that_cannot_be_cut_names_both_numbers():
+    with pytest.raises(
+        ValueError, match=r"`data\.batch_size` 8 .* 3 devices x `data\.micro_batch_size` 2.*multiple of 6"
+    ):
+        Share(batch_size=8, micro_batch_size=2, world_size=3)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_validation_sees_every_row_once_and_the_same_each_time(rows, collator, world_size):
+    loaders = [
+        FixedLoader(
+            rows, collator, Share(batch_size=4 * world_size, micro_batch_size=4, world_size=world_size, rank=rank)
+        )
+        for rank in range(world_size)
+    ]
+    next(iter(loaders[0]))  # a sanity check stops early
+    seen = [keys(loader) for loader in loaders]
+    assert seen == [keys(loader) for loader in loaders]
+    assert len({len(list(loader)) for loader in loaders} | {len(loader) for loader in loaders}) == 1
+    assert len({key for batches in seen for batch in batches for key in batch}) == 18
+    assert sum(len(batch) for batches in seen for batch in batches) == 18

@@ -1,0 +1,148 @@
+"""Shards and manifests: written the same twice, read at random, and others' tars indexed."""
+
+import io
+import tarfile
+from dataclasses import replace
+
+import pytest
+
+from mmalign.data.manifest import MANIFEST_NAME, Entry, Manifest, ShardRecord
+from mmalign.data.reader import ShardSet
+from mmalign.data.sample import Preference, SampleError, ShardError
+from mmalign.data.shards import ShardWriter, write_manifest
+from mmalign.messages import Message, Text
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def add(tar, name, data):
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def test_what_was_written_is_read_back(tmp_path, make_sample, write_set):
+    """Every field and every byte of a picture, for text-only, several images, several turns, and a preference."""
+    samples = [
+        make_sample(0),
+        make_sample(1, images=0),
+        make_sample(2, images=12, turns=3),
+        replace(make_sample(3), preference=Preference(2, 0), responses=make_sample(4).responses[:3]),
+    ]
+    shard_set = ShardSet(str(write_set(tmp_path / "set", samples, max_samples=3)))
+    assert [shard_set[i] for i in range(len(shard_set))] == samples
+    with pytest.raises(IndexError):
+        shard_set[4]
+
+
+def test_the_same_samples_give_the_same_bytes(tmp_path, make_sample, write_set):
+    samples = [make_sample(n, images=n % 3) for n in range(6)]
+    first, second = (write_set(tmp_path / name, samples) for name in ("a", "b"))
+    assert contents(first) == contents(second)
+    assert Manifest.load(first).hash == Manifest.load(second).hash
+
+
+def test_pictures_are_stored_as_given_and_named_by_content(tmp_path, make_sample, write_set, picture):
+    images = tuple(picture(n, kind) for n, kind in enumerate(("JPEG", "WEBP", "PNG")))
+    folder = write_set(tmp_path / "set", [replace(make_sample(0, images=3), images=images), make_sample(1)])
+    with tarfile.open(folder / "000000.tar") as tar:
+        assert tar.getnames() == ["s000.0.jpg", "s000.1.webp", "s000.2.png", "s000.json", "s001.json", "s001.png"]
+    assert ShardSet(str(folder))[0].images == images
+
+
+def test_the_manifest_knows_samples_before_they_are_read(tmp_path, make_sample, write_set):
+    sample = replace(make_sample(7, images=2, turns=2, totals=(12, 3)), preference=Preference(0, 1))
+    manifest = Manifest.load(write_set(tmp_path / "set", [make_sample(0), sample]))
+    assert manifest.entry(1) == Entry.of(sample) == manifest.entries()[1]
+    entry = manifest.entry(1)
+    assert entry.score(0, ["helpfulness", "coherence"]) == 8
+    assert entry.lengths == (14, 14)
+    assert (len(entry.images), entry.turns, entry.source) == (2, 3, "test")
+
+
+def test_shards_are_closed_at_a_size(tmp_path, make_sample):
+    with ShardWriter(tmp_path / "set", max_bytes=4000) as writer:
+        for number in range(6):
+            writer.write(make_sample(number))
+    shards = Manifest.load(tmp_path / "set").shards
+    assert len(shards) > 1
+    assert sum(shard.samples for shard in shards) == 6
+
+
+def test_a_failed_write_leaves_the_former_set_as_it_was(tmp_path, make_sample, write_set):
+    folder = write_set(tmp_path / "set", [make_sample(0)])
+    before = contents(folder)
+    with pytest.raises(SampleError, match="the key is used twice"):
+        write_set(folder, [make_sample(1), make_sample(1)])
+    assert contents(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_new_set_replaces_the_former_one_whole(tmp_path, make_sample, write_set):
+    folder = write_set(tmp_path / "set", [make_sample(n) for n in range(9)])
+    (folder / "NOTES.md").write_text("mine")
+    write_set(folder, [make_sample(20)])
+    assert sorted(contents(folder)) == ["000000.tar", "NOTES.md", MANIFEST_NAME]
+    assert ShardSet(str(folder))[0].key == "s020"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"images": ()}, "1 image slots, but 0 pictures"),
+        ({"key": "a.b"}, "keys are 1 to 80"),
+        ({"key": "__meta__"}, "keys are 1 to 80"),
+        ({"images": (b"GIF89a...",)}, "neither PNG, JPEG nor WEBP"),
+        ({"messages": (Message("assistant", (Text("hm"),)),), "images": ()}, "must end with a user turn"),
+    ],
+)
+def test_a_wrong_sample_is_refused_by_name(tmp_path, make_sample, change, words):
+    with ShardWriter(tmp_path / "set") as writer:
+        writer.write(make_sample(0))
+        with pytest.raises(SampleError, match=words) as refusal:
+            writer.write(replace(make_sample(1), **change))
+    assert repr(change.get("key", "s001")) in str(refusal.value)
+
+
+def test_a_writer_spares_tars_that_are_not_its_own(tmp_path, make_sample):
+    (tmp_path / "theirs.tar").write_bytes(b"data")
+    with pytest.raises(ShardError, match="mmalign import index"), ShardWriter(tmp_path) as writer:
+        writer.write(make_sample(0))
+    assert (tmp_path / "theirs.tar").read_bytes() == b"data"
+
+
+def test_writing_nothing_is_an_error(tmp_path):
+    with pytest.raises(ShardError, match="no sample was written"), ShardWriter(tmp_path / "set"):
+        pass
+
+
+def test_tars_of_others_are_indexed(tmp_path, make_sample):
+    """Folders, metadata, PAX headers for long names, other members, and a preference: as WebDataset reads them."""
+    sample = make_sample(5, images=2)
+    long_name = "deep/" + "folder" * 30 + "/x1"
+    with tarfile.open(tmp_path / "theirs.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("deep"))
+        add(tar, "__info__", b"made elsewhere")
+        for key in ("deep/x0", long_name):
+            add(tar, f"{key}.1.png", sample.images[1])
+            add(tar, f"{key}.0.PNG", sample.images[0])
+            add(tar, f"{key}.json", sample.to_json().encode())
+            add(tar, f"{key}.cls", b"3")
+    manifest = write_manifest(tmp_path)
+    assert manifest.shards == Manifest.load(tmp_path).shards
+    read = [ShardSet(str(tmp_path))[i] for i in range(2)]
+    assert read == [replace(sample, key="deep/x0"), replace(sample, key=long_name)]
+
+
+def test_a_manifest_must_list_its_shards_samples(tmp_path, make_sample, write_set):
+    manifest = Manifest.load(write_set(tmp_path / "set", [make_sample(0), make_sample(1)]))
+    first = manifest.shards[0]
+    Manifest((ShardRecord(first.name, first.size, first.sha256, 3),), manifest.table, **where(manifest)).save()
+    with pytest.raises(ShardError, match=r"manifest is damaged.*mmalign import index"):
+        Manifest.load(tmp_path / "set")
+
+
+def where(manifest):
+    return {"folder": manifest.folder, "location": manifest.location}

@@ -1,0 +1,113 @@
+"""`mmalign inspect`: what a shard set holds, and its rows as the model gets them.
+
+    mmalign inspect --shards world --limit 2
+
+Prompts are grey, pictures stand as `[image x16]`, trained tokens are green (chosen), red (rejected) or cyan (answer).
+"""
+
+from itertools import groupby
+
+from jsonargparse import auto_cli
+from rich.console import Console
+from rich.text import Text
+
+from mmalign.batch import Batch, Role
+from mmalign.data.collate import Collator
+from mmalign.data.rows import Overlong, RowEncoder
+from mmalign.data.rowset import RowSet, Source
+from mmalign.data.views import Pairs, View
+from mmalign.processor import load_processor
+from mmalign.template import Template, TemplateName
+
+CONSOLE = Console(soft_wrap=True, highlight=False)
+PROMPT_STYLE = "bright_black"
+IMAGE_STYLE = "magenta"
+ANSWER_STYLES = {Role.ANSWER: "cyan", Role.CHOSEN: "green", Role.REJECTED: "red"}
+
+
+def main(args: list[str] | None = None) -> None:
+    """Show counts and rows.
+
+    Args:
+        args: The command line behind `mmalign inspect`; None takes it from the shell.
+    """
+    auto_cli(inspect, args=args, prog="mmalign inspect")
+
+
+def inspect(
+    shards: str = "world",
+    view: View | None = None,
+    checkpoint: str = "embedded",
+    template: TemplateName = "vicuna_v1",
+    pad_images: bool = True,
+    max_length: int = 3000,
+    overlong: Overlong = "refuse",
+    limit: int = 5,
+    verify: bool = False,
+) -> None:
+    """Say what a shard set holds and show its first rows with the tokens that are trained.
+
+    Args:
+        shards: Folder or address of shards, or `world`, which ships with mmalign.
+        view: What makes rows of samples, for instance `Gold` or `Pairs --view.margin 3`; `Pairs` by default.
+        checkpoint: Whose tokenizer and image processor to use.
+        template: Conversation format.
+        pad_images: Pad pictures to a square, or crop their centre.
+        max_length: See `data.max_length`.
+        overlong: See `data.overlong`.
+        limit: Rows to show; 0 shows the counts alone.
+        verify: Hash every shard whole, too.
+    """
+    rows = RowSet([Source(path=shards)], view or Pairs(), config_key="--shards")
+    show_counts(rows, verify=verify)
+    if not limit:
+        return
+    speak = Template(load_processor(checkpoint, pad_images=pad_images), template)
+    encode = RowEncoder(speak, max_length=max_length, overlong=overlong)
+    collate = Collator(pad_token_id=speak.tokenizer.pad_token_id)
+    for number in range(min(limit, len(rows))):
+        CONSOLE.print()
+        CONSOLE.print(row_text(collate([encode(rows[number])]), speak))
+
+
+def show_counts(rows: RowSet, *, verify: bool) -> None:
+    """Print what the manifest knows; with `verify`, hash the shards, too."""
+    (shard_set,) = rows.sets
+    manifest = shard_set.manifest
+    size = sum(shard.size for shard in manifest.shards)
+    CONSOLE.print(f"{manifest.location}: {len(manifest.shards)} shards, {size / 1e6:.1f} MB", markup=False)
+    CONSOLE.print(f"manifest {manifest.hash}")
+    CONSOLE.print(rows.summary(), markup=False)
+    if verify:
+        shard_set.verify()
+        CONSOLE.print("Every shard hashes to what the manifest says.")
+
+
+def row_text(batch: Batch, template: Template) -> Text:
+    """One collated row, coloured; taken from the batch, so it is what a method trains on.
+
+    Args:
+        batch: Of one row.
+        template: Decodes its tokens.
+    """
+    text = Text(f"{batch.keys[0]}\n", style="bold")
+    if not batch.row_weights[0]:
+        text.append("refused: longer than max_length, a stand-in takes its place\n", style="yellow")
+    prompt = batch.input_ids[0][batch.segment_ids[0] == 0].tolist()
+    for is_image, ids in _runs(prompt, template.image_token_id):
+        if is_image:
+            count = len(ids) // template.num_image_tokens
+            text.append(f"[image x{template.num_image_tokens}]" * count, style=IMAGE_STYLE)
+        else:
+            text.append(template.tokenizer.decode(ids), style=PROMPT_STYLE)
+    for number, role in enumerate(batch.roles.tolist()):
+        ids = batch.targets[batch.response_index == number].tolist()
+        cut = " (truncated)" if batch.truncated[number] else ""
+        text.append(f"\n  {Role(role).name.lower()}, {len(ids)} trained tokens{cut}:", style="default")
+        text.append(template.tokenizer.decode(ids), style=ANSWER_STYLES[Role(role)])
+    return text
+
+
+def _runs(ids: list[int], image_token_id: int) -> list[tuple[bool, list[int]]]:
+    """Stretches of image tokens and of others: `[5, I, I, 7]` -> `[(False, [5]), (True, [I, I]), (False, [7])]`."""
+    return [(key, list(group)) for key, group in groupby(ids, key=lambda token: token == image_token_id)]
