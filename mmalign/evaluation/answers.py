@@ -1,0 +1,36 @@
+"""`answers.jsonl`: both models' answers, one task a line.
+
+{"id": "world/heldout/describe/000003", "kind": "describe", "prompt": "What do you see?",
+ "base": "A red circle and a yellow moon.", "aligned": "A red circle."}
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from mmalign.evaluation.records import read_records
+
+ANSWERS_FILE = "answers.jsonl"
+
+
+class Answer(NamedTuple):
+    """What both models said to one task."""
+
+    id: str
+    kind: str
+    prompt: str
+    """The last user turn's text."""
+    base: str
+    aligned: str
+
+
+def read_answers(folder: Path) -> list[Answer]:
+    """The answers of an evaluation folder, in the order in which they were given.
+
+    Args:
+        folder: `--out` of `mmalign evaluate`.
+
+    Raises:
+        FileNotFoundError: There are none.
+        ValueError: A line is damaged.
+    """
+    return read_records(folder / ANSWERS_FILE, Answer)

@@ -1,0 +1,116 @@
+"""Results on disk as they come, one sample a line, so that a stopped evaluation goes on where it was.
+
+Beside the lines `identity.json` says whose results these are; those of other models or adapters are never mixed in.
+
+Tests   tests/evaluation/test_records.py
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+from mmalign.evaluation.scores import write_whole
+
+IDENTITY_FILE = "identity.json"
+
+
+@runtime_checkable
+class Record(Protocol):
+    """A named tuple that knows which sample it is of."""
+
+    @property
+    def id(self) -> str:
+        """Of the sample."""
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+
+R = TypeVar("R", bound=Record)
+
+
+class RecordFile(Generic[R]):
+    """The lines of one evaluation."""
+
+    def __init__(
+        self, path: Path, kind: Callable[..., R], identity: Mapping[str, str], *, overwrite: bool = False
+    ) -> None:
+        """Open a file, and take up the records it has already.
+
+        Args:
+            path: Its folder is made if it is not there.
+            kind: The record's class.
+            identity: All that a record depends on besides its sample: hashes of model and adapter, decoding.
+            overwrite: Drop records of another identity, instead of refusing to go on.
+
+        Raises:
+            ValueError: The folder holds records of another identity, or a damaged line.
+        """
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _claim(path, dict(identity), overwrite=overwrite)
+        _drop_torn_line(path)
+        found = read_records(path, kind) if path.exists() else []
+        self.records = {record.id: record for record in found}
+
+    def append(self, records: Sequence[R]) -> None:
+        """Add records; they are on disk when this returns."""
+        lines = [json.dumps(record._asdict(), ensure_ascii=False) + "\n" for record in records]
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        self.records |= {record.id: record for record in records}
+
+
+def read_records(path: Path, kind: Callable[..., R]) -> list[R]:
+    """The records of a file, in the order in which they were written; half a line at the end is left out.
+
+    Args:
+        path: Written by a `RecordFile`.
+        kind: The record's class.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: A line is damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No {path.name} in {path.parent}. Write it with `mmalign evaluate --out {path.parent}`."
+        )
+    records = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            records.append(kind(**json.loads(line)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}, line {number}: damaged ({error}). Delete the line and run `mmalign evaluate` again."
+            ) from error
+    return records
+
+
+def _claim(path: Path, identity: dict[str, str], *, overwrite: bool) -> None:
+    """Make the folder ours, or refuse where it is another evaluation's."""
+    identity_path = path.parent / IDENTITY_FILE
+    found = json.loads(identity_path.read_text(encoding="utf-8")) if identity_path.is_file() else None
+    if found == identity:
+        return
+    if found is not None and not overwrite:
+        differing = sorted(name for name in {*found, *identity} if found.get(name) != identity.get(name))
+        raise ValueError(
+            f"{path.parent} holds another evaluation: {', '.join(differing)} differ. Give another `--out`, or drop "
+            "what is there with `--overwrite true`."
+        )
+    path.unlink(missing_ok=True)
+    write_whole(identity_path, json.dumps(identity, indent=2) + "\n")
+
+
+def _drop_torn_line(path: Path) -> None:
+    """A killed run may leave half a line; the next line must not be glued to it."""
+    if path.exists():
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole != len(data):
+            with path.open("r+b") as file:
+                file.truncate(whole)

@@ -1,0 +1,62 @@
+import json
+
+import pytest
+
+from mmalign.evaluation.answers import Answer, read_answers
+from mmalign.evaluation.records import RecordFile
+
+MINE, THEIRS = {"adapter_hash": "sha256 1"}, {"adapter_hash": "sha256 2"}
+FIRST, SECOND = Answer("a", "describe", "What?", "x", "y"), Answer("b", "sort", "Sort", "ä", "\u2028")
+
+
+def open_file(tmp_path, identity=MINE, **settings):
+    return RecordFile(tmp_path / "out" / "answers.jsonl", Answer, identity, **settings)
+
+
+def test_what_is_written_is_found_again(tmp_path):
+    """Also text with a character that some readers take for a line's end."""
+    open_file(tmp_path).append([FIRST, SECOND])
+    assert open_file(tmp_path).records == {"a": FIRST, "b": SECOND}
+    assert read_answers(tmp_path / "out") == [FIRST, SECOND]
+
+
+def test_half_a_line_is_dropped_and_the_next_starts_afresh(tmp_path):
+    file = open_file(tmp_path)
+    file.append([FIRST])
+    with file.path.open("a") as torn:
+        torn.write('{"id": "b", "ki')
+    again = open_file(tmp_path)
+    assert list(again.records) == ["a"]
+    again.append([SECOND])
+    assert [json.loads(line)["id"] for line in file.path.read_text().split("\n") if line] == ["a", "b"]
+
+
+def test_answers_of_another_adapter_are_refused_by_name(tmp_path):
+    open_file(tmp_path).append([FIRST])
+    with pytest.raises(ValueError, match=r"adapter_hash differ.*--overwrite"):
+        open_file(tmp_path, THEIRS)
+    assert open_file(tmp_path, MINE).records == {"a": FIRST}
+
+
+def test_overwrite_drops_them(tmp_path):
+    open_file(tmp_path).append([FIRST])
+    assert open_file(tmp_path, THEIRS, overwrite=True).records == {}
+    assert open_file(tmp_path, THEIRS).records == {}
+
+
+def test_overwrite_keeps_what_is_its_own(tmp_path):
+    open_file(tmp_path).append([FIRST])
+    assert open_file(tmp_path, MINE, overwrite=True).records == {"a": FIRST}
+
+
+def test_damaged_line_is_named(tmp_path):
+    file = open_file(tmp_path)
+    file.append([FIRST])
+    file.path.write_text(file.path.read_text() + "{}\n")
+    with pytest.raises(ValueError, match=r"answers.jsonl, line 2: damaged"):
+        read_answers(tmp_path / "out")
+
+
+def test_no_answers_says_what_to_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="mmalign evaluate --out"):
+        read_answers(tmp_path)
