@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -87,7 +87,7 @@ class Llava(nn.Module):
     @property
     def base(self) -> LlavaForConditionalGeneration:
         """The LLaVA under the adapters; its linear layers are the adapted ones."""
-        return self.model.get_base_model()
+        return cast(LlavaForConditionalGeneration, self.model.get_base_model())
 
     @property
     def head(self) -> nn.Module:
@@ -97,7 +97,7 @@ class Llava(nn.Module):
     def forward(self, batch: Batch) -> Float[Tensor, "rows tokens hidden"]:
         """Last hidden states; logits are for `logps` to take, where they are needed only."""
         pixels = batch.pixel_values.to(self.base.dtype)
-        hidden = self.base.model(
+        hidden: Tensor = self.base.model(
             input_ids=batch.input_ids,
             pixel_values=pixels if len(pixels) else None,
             attention_mask=response_mask(batch.segment_ids),
@@ -107,7 +107,7 @@ class Llava(nn.Module):
         if len(pixels) or not self.settings.train_projector:
             return hidden
         # A text-only batch still runs the projector, for nothing: ranks must agree on which parameters have gradients.
-        blank = self.base.model.get_image_features(pixels.new_zeros(1, *pixels.shape[1:])).pooler_output[0]
+        blank: Tensor = self.base.model.get_image_features(pixels.new_zeros(1, *pixels.shape[1:])).pooler_output[0]
         return hidden + 0.0 * blank.sum()
 
     @contextmanager

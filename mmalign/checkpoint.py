@@ -68,7 +68,7 @@ class Checkpoints(Checkpoint):
         self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        if trainer.global_step == self._saved_step or trainer.fast_dev_run:
+        if trainer.global_step == self._saved_step:
             return
         self._saved_step = trainer.global_step
         run_dir = Path(trainer.default_root_dir)

@@ -6,7 +6,7 @@ scaled logits and takes the largest (Gumbel-max), which samples the same distrib
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -77,7 +77,11 @@ def generate(
 
 
 def _generate_batch(
-    model: nn.Module, template: Template, encoded: list[list[int]], prompts: list[Prompt], sampling: Sampling
+    model: nn.Module,
+    template: Template,
+    encoded: list[list[int]],
+    prompts: list[Prompt],
+    sampling: Sampling,
 ) -> list[list[int]]:
     """New token ids of each prompt, cut at the end token."""
     device = next(model.parameters()).device
@@ -86,15 +90,17 @@ def _generate_batch(
     input_ids = torch.tensor([[pad] * (width - len(ids)) + ids for ids in encoded], device=device)
     attention_mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in encoded], device=device)
     pixels = pixel_values(template.processor, [image for prompt in prompts for image in prompt.images])
-    output = model.generate(
+    # Left out where there is none: `None` would reach the tower (transformers 5.23).
+    pictures = {"pixel_values": pixels.to(device, next(model.parameters()).dtype)} if len(pixels) else {}
+    output = cast(Any, model).generate(
         input_ids=input_ids,
         attention_mask=attention_mask,
-        pixel_values=pixels.to(device, next(model.parameters()).dtype) if len(pixels) else None,
         max_new_tokens=sampling.max_new_tokens,
         do_sample=False,
         logits_processor=sampling_processors(sampling, [prompt.seed for prompt in prompts]),
         eos_token_id=template.eos_token_id,
         pad_token_id=pad,
+        **pictures,
     )
     new = output[:, width:].tolist()
     return [ids[: ids.index(template.eos_token_id)] if template.eos_token_id in ids else ids for ids in new]
@@ -134,7 +140,8 @@ class _Scaled(LogitsProcessor):
         self.temperature, self.warper = temperature, warper
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        return self.warper(input_ids, scores / self.temperature) * self.temperature
+        warped: Tensor = self.warper(input_ids, scores / self.temperature)
+        return warped * self.temperature
 
 
 def _chunks(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -49,7 +49,7 @@ def target_logps(
 
 
 def _chunk_logps(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
-    logits = head(states).float()
+    logits: Tensor = head(states).float()
     return logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)
 
 

@@ -10,7 +10,8 @@ Every scalar is logged as `train/<key>` and `val/<key>`:
     chosen_length      tokens of the response, end token included, also rejected_length
     preference_accuracy  share of pairs where the policy itself finds chosen likelier
     truncated          share of responses cut at `data.max_length`
-    refused            share of rows left out: quarantined, or holes at an epoch's end
+    refused            share of rows left out because they exceed `data.max_length` (training only)
+    tokens_per_s       positions per second and rank, image tokens included (training only)
 """
 
 import torch

@@ -47,7 +47,7 @@ class Preflight(Callback):
         if not self.enabled or trainer.global_step > 0:
             self._backward_seen = True
             return
-        data = trainer.datamodule
+        data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(pl_module, AlignmentModule)
         assert isinstance(data, ShardData)
         batch, answers = data.preview()

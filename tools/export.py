@@ -16,6 +16,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jsonargparse
 import lightning
@@ -62,7 +63,7 @@ def export(run: Path, out: Path, checkpoint: Path | None = None, merge: bool = F
 
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    llava.model.save_pretrained(partial)
+    llava.model.save_pretrained(str(partial))
     processor = load_processor(settings.checkpoint, pad_images=settings.pad_images)
     processor.chat_template = CHAT_TEMPLATES[settings.template]
     processor.save_pretrained(partial)
@@ -85,7 +86,7 @@ def export(run: Path, out: Path, checkpoint: Path | None = None, merge: bool = F
     print(f"{chosen} -> {out}" + (f" and {out / 'merged'}" if merge else ""))
 
 
-def read_run_config(run: Path) -> dict:
+def read_run_config(run: Path) -> dict[str, Any]:
     """The config of a run's last start, as Lightning wrote it beside the logs.
 
     Raises:
@@ -101,4 +102,4 @@ def read_run_config(run: Path) -> dict:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of `mmalign export`."""
-    jsonargparse.auto_cli(export, args=args, as_positional=False, prog="mmalign export")
+    jsonargparse.auto_cli(export, args=None if args is None else list(args), as_positional=False, prog="mmalign export")

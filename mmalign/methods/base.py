@@ -87,10 +87,12 @@ class AlignmentModule(LightningModule, ABC):
         self.log("margin", scalars.get("train/reward_margin", 0.0), prog_bar=True, logger=False)
 
     def _gather(self, metrics: dict[str, Tensor], batch: Batch) -> None:
-        counted = int((batch.row_weights > 0).sum())
         self._step_tokens += int((batch.segment_ids >= 0).sum())
-        for name, value in (metrics | {"refused": 1 - batch.row_weights.mean()}).items():
-            weight = batch.num_rows if name == "refused" else counted
+        counted, refused = int((batch.row_weights > 0).sum()), int(batch.refused.sum())
+        means = {name: (value, counted) for name, value in metrics.items()}
+        if counted + refused:
+            means["refused"] = (batch.row_weights.new_tensor(refused / (counted + refused)), counted + refused)
+        for name, (value, weight) in means.items():
             if weight:
                 self._means.setdefault(name, MeanMetric()).to(value.device).update(value, weight)
 
@@ -102,7 +104,7 @@ class AlignmentModule(LightningModule, ABC):
             named = {f"val/{name}": value for name, value in metrics.items()}
             self.log_dict(named, batch_size=counted, sync_dist=True)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Only what training changed: the frozen LLaVA is reloaded from its own checkpoint."""
         trainable = {name for name, p in self.named_parameters() if p.requires_grad}
         return {name: t for name, t in super().state_dict(*args, **kwargs).items() if name in trainable}
@@ -115,6 +117,16 @@ class AlignmentModule(LightningModule, ABC):
             {"params": [p for name, p in named if PROJECTOR in name], "lr": self.optim.projector_lr},
         ]
         optimizer = AdamW([group for group in groups if group["params"]], weight_decay=self.optim.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = self.total_steps()
         schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(self.optim.warmup_ratio * steps), steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run.
+
+        Not `trainer.estimated_stepping_batches`: it loads the train loader before the checkpoint is read, and Lightning
+        2.6 then never restores the loader's position (https://github.com/Lightning-AI/pytorch-lightning/issues/20550).
+        """
+        per_epoch: int = self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
+        limits = [self.trainer.max_steps, per_epoch * (self.trainer.max_epochs or 1)]
+        return min(limit for limit in limits if limit > 0)

@@ -1,4 +1,4 @@
-"""DPO equals TRL's `DPOTrainer` on the same LLaVA, batch and adapters: loss, rewards, every gradient, to 1e-5 relative."""
+"""DPO equals TRL's `DPOTrainer` on the same LLaVA, batch and adapters: loss, rewards and gradients to 1e-5 relative."""
 
 import io
 
@@ -95,7 +95,7 @@ def our_run(trl_run, tiny_llava, png):
 
 def test_loss(trl_run, our_run):
     torch.testing.assert_close(our_run[1], trl_run[1], rtol=1e-5, atol=0)
-    assert abs(float(our_run[1]) - 0.693147) > 0.01, "at the reference the comparison would prove nothing"
+    assert abs(our_run[1].item() - 0.693147) > 0.01, "at the reference the comparison would prove nothing"
 
 
 @pytest.mark.parametrize(
