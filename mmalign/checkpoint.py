@@ -72,7 +72,9 @@ class Checkpoints(Checkpoint):
             return
         self._saved_step = trainer.global_step
         run_dir = Path(trainer.default_root_dir)
-        trainer.save_checkpoint(run_dir / "checkpoints" / f"{STEP_PREFIX}{trainer.global_step:06d}")
+        trainer.save_checkpoint(
+            run_dir / "checkpoints" / f"{STEP_PREFIX}{trainer.global_step:06d}", False
+        )  # whole state
         for old in checkpoints_of(run_dir)[: -self.keep_last]:
             trainer.strategy.remove_checkpoint(old)
 

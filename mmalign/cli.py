@@ -6,6 +6,7 @@ imported when it is called, so that `mmalign --help` needs no torch.
 
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +24,11 @@ PROGRAMS = {
     "serve": ("mmalign.serve.server", "OpenAI-compatible HTTP server for base and adapters"),
     "demo": ("mmalign.tools.demo", "the whole loop on the embedded model, in minutes"),
 }
+OTHERS_DEPRECATIONS = (
+    "`is_gradient_checkpointing` is deprecated",  # peft 0.21 on transformers 5.23
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # lightning 2.6 on torch 2.13
+)
+"""Warnings that one library means for another: nothing a user of mmalign could act on."""
 
 
 def main(args: Sequence[str] | None = None) -> object:
@@ -54,6 +60,8 @@ def main(args: Sequence[str] | None = None) -> object:
 
 def console() -> None:
     """Entry point of the `mmalign` program: a user's mistake is one message, not a traceback."""
+    for message in OTHERS_DEPRECATIONS:
+        warnings.filterwarnings("ignore", message=message)
     try:
         main()
     except (ValueError, FileNotFoundError) as error:

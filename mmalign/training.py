@@ -7,6 +7,7 @@ from typing import Any
 
 from jsonargparse import set_parsing_settings
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -46,16 +47,24 @@ class TrainingCLI(LightningCLI):
             table = CSVLogger(run_dir, name="logs")  # every start of a run has a version of its own
             kwargs["logger"] = [table, TensorBoardLogger(run_dir, name="logs", version=table.version)]
         plugins = [config.plugins] if config.plugins and not isinstance(config.plugins, list) else config.plugins or []
-        return super().instantiate_trainer(plugins=[*plugins, DirectoryCheckpointIO()], **kwargs)
+        try:
+            return super().instantiate_trainer(plugins=[*plugins, DirectoryCheckpointIO()], **kwargs)
+        except MisconfigurationException as error:
+            raise ValueError(
+                f"{error} The config wants `trainer.accelerator` {config.accelerator}, `trainer.devices` {config.devices}. "
+                "Set what this machine has, or lay `--config scale/tiny.yaml` over it (embedded model, CPU)."
+            ) from error
 
     def before_fit(self) -> None:
-        """Cut the global batch into micro-batches for the ranks there are."""
+        """Cut the global batch into micro-batches for the ranks there are; no `data.val_shards`, no validation."""
         if self.trainer.accumulate_grad_batches != 1:
             raise ValueError(
                 f"`trainer.accumulate_grad_batches` is {self.trainer.accumulate_grad_batches}. mmalign derives it from "
                 "`data.batch_size` (rows per optimizer step, over all ranks) and `data.micro_batch_size`; set those."
             )
         self.trainer.accumulate_grad_batches = self.datamodule.accumulation(self.trainer.world_size)
+        if not self.datamodule.val_sources:
+            self.trainer.limit_val_batches = 0
 
 
 def run_trainer(args: Sequence[str]) -> TrainingCLI:

@@ -48,7 +48,8 @@ def demo(out: Path = Path("runs/demo")) -> None:
     steps = [
         (
             "DPO on the model's own answers, as the exact judge rated them",
-            f"fit --config dpo.yaml --config scale/tiny.yaml --ckpt_path auto --trainer.default_root_dir {_q(out)}",
+            "fit --config dpo.yaml --config scale/tiny.yaml --model.beta 0.5 --ckpt_path auto "
+            f"--trainer.default_root_dir {_q(out)}",
         ),
         ("The trained adapter, as PEFT's own format", f"export --run {_q(out)} --out {_q(adapter)}"),
         (
