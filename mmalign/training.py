@@ -51,7 +51,7 @@ class TrainingCLI(LightningCLI):
             return super().instantiate_trainer(plugins=[*plugins, DirectoryCheckpointIO()], **kwargs)
         except MisconfigurationException as error:
             raise ValueError(
-                f"{error} The config wants `trainer.accelerator` {config.accelerator}, `trainer.devices` {config.devices}. "
+                f"{error} The config wants `trainer.accelerator` {config.accelerator} with {config.devices} devices. "
                 "Set what this machine has, or lay `--config scale/tiny.yaml` over it (embedded model, CPU)."
             ) from error
 
