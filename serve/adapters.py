@@ -1,10 +1,12 @@
 """Adapters by name: what `--adapter NAME=DIR` means, checked before anything heavy is loaded. Free of torch."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .job import BASE
+from .settings import TemplateName
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -64,3 +66,20 @@ def _adapter_dir(folder: Path, option: str) -> Path:
             "other formats can run code; save the adapter again with a current PEFT."
         )
     return folder
+
+
+def recorded_template(base: str, adapters: Mapping[str, Path]) -> TemplateName:
+    """The prompt format that base and adapters were trained with.
+
+    Exports of mmalign record theirs in `lineage.json`. Where nothing is recorded, the embedded model has LLaVA's format
+    without the system sentence, any other base `vicuna_v1`.
+
+    Raises:
+        ValueError: The adapters were trained with different formats.
+    """
+    files = {name: folder / "lineage.json" for name, folder in adapters.items()}
+    recorded = {name: json.loads(file.read_text())["template"] for name, file in files.items() if file.is_file()}
+    if len(set(recorded.values())) > 1:
+        raise ValueError(f"The adapters were trained with different templates: {recorded}. Serve them apart.")
+    default: TemplateName = "llava_hf" if base == "embedded" else "vicuna_v1"
+    return next(iter(recorded.values()), default)

@@ -18,7 +18,7 @@ from typing import Literal
 from jsonargparse import ArgumentParser
 from litserve import LitServer
 
-from .adapters import check_base, parse_adapters
+from .adapters import check_base, parse_adapters, recorded_template
 from .api import LlavaAPI
 from .errors import install_error_handlers
 from .job import BASE
@@ -60,7 +60,7 @@ def serve(
     max_new_tokens: int = 1024,
     max_images: int = 4,
     queue_timeout_s: float = 300.0,
-    template: TemplateName = "vicuna_v1",
+    template: TemplateName | None = None,
     pad_images: bool = True,
     dtype: DtypeName = "auto",
 ) -> None:
@@ -77,16 +77,17 @@ def serve(
         max_new_tokens: The most tokens an answer may have, and the limit where a request names none.
         max_images: The most pictures a request may hold.
         queue_timeout_s: How long a request may wait for its turn before it is refused.
-        template: Prompt format; the one the model was trained with.
+        template: Prompt format; if left out, the one that the adapters were exported with, see `lineage.json`.
         pad_images: Pad pictures to a square, as training does; false crops the centre.
         dtype: Of the weights; `auto` is what the checkpoint was saved in.
     """
     check_base(base)
     _check_port(host, port)
+    adapters = parse_adapters(adapter)
     settings = EngineSettings(
         base=base,
-        adapters=parse_adapters(adapter),
-        template=template,
+        adapters=adapters,
+        template=template or recorded_template(base, adapters),
         dtype=dtype,
         pad_images=pad_images,
         max_new_tokens=_at_least("max_new_tokens", max_new_tokens, 1),

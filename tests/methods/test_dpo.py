@@ -120,7 +120,7 @@ def test_the_projector_trains_with_its_own_rate_where_asked(fit):
     assert any("multi_modal_projector.modules_to_save" in name for name in names)
     assert not any("vision_tower" in name or "lm_head" in name for name in names)
     rates = [group["initial_lr"] for group in cli.trainer.optimizers[0].param_groups]
-    assert rates == [2e-3, 3e-5]
+    assert rates == [1.5e-3, 3e-5]
 
 
 def test_label_smoothing_and_averaging_are_obeyed(fit, tmp_path):
