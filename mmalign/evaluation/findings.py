@@ -93,14 +93,18 @@ def _preference_headline(scores: Scores) -> tuple[str, str]:
 
 
 def _caution(scores: Scores) -> str:
-    """What was paid for it: recall first, then the alignment tax."""
+    """What was paid for it: recall first, then yes/no questions, then the alignment tax on text."""
     if scores.suite == "preferences":
         share = scores["preference_accuracy"]
         if share.aligned.low <= 0.5 <= share.aligned.high:
             return "The aligned model's share cannot be told from one half, which is what guessing gives."
         return ""
     sentences = []
-    watched = {"object_recall": "recall of true objects", "text_accuracy": "accuracy on text-only tasks"}
+    watched = {
+        "object_recall": "recall of true objects",
+        "yes_no_accuracy": "accuracy on yes/no questions",
+        "text_accuracy": "accuracy on text-only tasks",
+    }
     for name, words in watched.items():
         if name not in scores:
             continue
