@@ -27,7 +27,7 @@ def test_every_file_it_names_is_there():
 
 @pytest.mark.slow
 def test_the_tour_runs(tmp_path, monkeypatch):
-    """Every command but the server, which tests/serve starts, and the import of a folder that each reader has herself."""
+    """Every command but the server, which tests/serve starts, and the import of a folder that only the reader has."""
     monkeypatch.chdir(tmp_path)
     tour = [command for command in COMMANDS if not {"serve", "nlvr"} & set(command)]
     tour = [command for command in tour if "shards/nlvr/train" not in command]
