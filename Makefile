@@ -38,7 +38,7 @@ demo: $(INSTALLED) ## the embedded model before and after DPO, then a question t
 
 test: check ## check, then the slow tests: the whole suite, through the real command line
 	@echo 'test: slow tests'
-	@$(BIN)/python -m pytest -q -m slow
+	@$(BIN)/python -m pytest -q -m slow --durations=10
 
 check: lint types unit ## format, lint, types and the fast tests
 
