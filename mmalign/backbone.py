@@ -63,10 +63,19 @@ class Llava(nn.Module):
 
     model: PeftModel
 
-    def __init__(self, settings: BackboneSettings) -> None:
-        """Load the checkpoint and put fresh adapters on it (lora_B is zero: policy and reference start equal)."""
+    def __init__(self, source: BackboneSettings | PeftModel) -> None:
+        """Take a model as it is, or load a checkpoint and adapt it.
+
+        Args:
+            source: A LLaVA that has its adapters, or the settings of fresh ones (lora_B is zero: policy and reference
+                start equal).
+        """
         super().__init__()
-        self.settings = settings
+        self.model = source if isinstance(source, PeftModel) else self._adapted(source)
+        self.train()  # from_pretrained leaves eval mode and Lightning keeps it: no gradient checkpointing, no dropout
+
+    @staticmethod
+    def _adapted(settings: BackboneSettings) -> PeftModel:
         base = load_llava(settings.checkpoint, dtype=getattr(torch, settings.dtype))
         lora = LoraConfig(
             r=settings.lora_rank,
@@ -76,13 +85,13 @@ class Llava(nn.Module):
             modules_to_save=[PROJECTOR] if settings.train_projector else None,
             task_type="CAUSAL_LM",
         )
-        self.model = get_peft_model(base, lora)
-        for parameter in self.model.parameters():
+        model = get_peft_model(base, lora)
+        for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         if settings.gradient_checkpointing:
             base.model.language_model.activation_checkpointing_enable({"use_reentrant": False})
-        self.train()  # from_pretrained leaves eval mode and Lightning keeps it: no gradient checkpointing, no dropout
+        return model
 
     @property
     def base(self) -> LlavaForConditionalGeneration:
@@ -104,7 +113,7 @@ class Llava(nn.Module):
             position_ids=batch.position_ids,
             use_cache=False,
         ).last_hidden_state
-        if len(pixels) or not self.settings.train_projector:
+        if len(pixels) or not self.trains_projector:
             return hidden
         # A text-only batch still runs the projector, for nothing: ranks must agree on which parameters have gradients.
         blank: Tensor = self.base.model.get_image_features(pixels.new_zeros(1, *pixels.shape[1:])).pooler_output[0]
@@ -115,6 +124,11 @@ class Llava(nn.Module):
         """Inside this context the adapters (and a trained projector) are off: the model is its own reference."""
         with self.model.disable_adapter():
             yield
+
+    @property
+    def trains_projector(self) -> bool:
+        """Whether the projector has gradients."""
+        return any(PROJECTOR in name for name in self.trainable_names())
 
     def trainable_names(self) -> list[str]:
         """Names of the parameters that training may change."""

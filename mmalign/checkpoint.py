@@ -55,8 +55,12 @@ class Checkpoints(Checkpoint):
         self._saved_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What a run resumes from is saved already."""
+        """What a run resumes from is saved already; later ones, damaged or left behind, would pass for its newest."""
         self._saved_step = trainer.global_step
+        for later in checkpoints_of(Path(trainer.default_root_dir)):
+            if later.name > step_name(trainer.global_step) and trainer.is_global_zero:
+                rank_zero_info(f"Setting {later} aside: the run goes on from step {trainer.global_step}.")
+                later.rename(later.with_name(f"left-{later.name}"))
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Save where an optimizer step has just ended and it is time."""
@@ -72,9 +76,7 @@ class Checkpoints(Checkpoint):
             return
         self._saved_step = trainer.global_step
         run_dir = Path(trainer.default_root_dir)
-        trainer.save_checkpoint(
-            run_dir / "checkpoints" / f"{STEP_PREFIX}{trainer.global_step:06d}", False
-        )  # whole state
+        trainer.save_checkpoint(run_dir / "checkpoints" / step_name(trainer.global_step), False)  # not weights alone
         for old in checkpoints_of(run_dir)[: -self.keep_last]:
             trainer.strategy.remove_checkpoint(old)
 
@@ -138,11 +140,13 @@ def verify_checkpoint(folder: Path) -> None:
         raise CheckpointError(f"{folder} is no mmalign checkpoint: it has no {MANIFEST_FILE}. {REMEDY}")
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text())
-        files = dict(manifest["files"])
+        files, version = dict(manifest["files"]), manifest["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}/{MANIFEST_FILE} cannot be read ({error}). {REMEDY}") from error
-    if manifest["format"] != FORMAT:
-        raise CheckpointError(f"{folder} has format {manifest['format']}, this mmalign reads {FORMAT}. {REMEDY}")
+    if version != FORMAT or files.keys() != {ADAPTER_FILE, STATE_FILE}:
+        raise CheckpointError(
+            f"{folder} has format {version} with {sorted(files)}, this mmalign reads {FORMAT}. {REMEDY}"
+        )
     for name, expected in files.items():
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: {name} is missing. {REMEDY}")
@@ -160,6 +164,11 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
         else:
             return folder
     return None
+
+
+def step_name(step: int) -> str:
+    """Folder of the checkpoint after so many optimizer steps."""
+    return f"{STEP_PREFIX}{step:06d}"
 
 
 def checkpoints_of(run_dir: Path) -> list[Path]:

@@ -67,7 +67,8 @@ def console() -> None:
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"mmalign: {error}")
     except KeyboardInterrupt:
-        sys.exit("mmalign: stopped; run the same command with `--ckpt_path auto` to go on.")
+        again = " with `--ckpt_path auto`" if sys.argv[1:2] == ["fit"] else ""
+        sys.exit(f"mmalign: stopped. To go on, run the same command again{again}.")
 
 
 def usage() -> str:

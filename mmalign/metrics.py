@@ -10,7 +10,7 @@ Every scalar is logged as `train/<key>` and `val/<key>`:
     chosen_length      tokens of the response, end token included, also rejected_length
     preference_accuracy  share of pairs where the policy itself finds chosen likelier
     truncated          share of responses cut at `data.max_length`
-    refused            share of rows left out because they exceed `data.max_length` (training only)
+    refused            share of rows left out because they exceed `data.max_length`
     tokens_per_s       positions per second and rank, image tokens included (training only)
 """
 
@@ -47,7 +47,9 @@ def preference_metrics(output: PairLoss, policy: PairLogps, logps: Logps, batch:
     }
     counted = batch.row_weights > 0
     means = {name: _mean(values.detach().float(), counted) for name, values in pairs.items()}
-    return means | {"truncated": _mean(batch.truncated.float(), counted[batch.row_index])}
+    means["truncated"] = _mean(batch.truncated.float(), counted[batch.row_index])
+    means["refused"] = _mean(batch.refused.float(), counted | (batch.refused > 0))
+    return means
 
 
 def _mean(values: Tensor, counted: Bool[Tensor, " values"]) -> Tensor:

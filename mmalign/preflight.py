@@ -6,7 +6,7 @@ without a word. So before the first step, on the first batch:
 1. the loss is what the method declares where policy and reference are equal;
 2. other pictures give other log-probabilities;
 3. the trained tokens decode to the answers, end token included, and hold no image token;
-4. only adapters (and the projector, where asked) can train; after the first backward pass, something has a gradient.
+4. only adapters (and the projector, where asked) can train; before the first optimizer step, something has a gradient.
 """
 
 import math
@@ -40,12 +40,12 @@ class Preflight(Callback):
             enabled: False skips all checks; a run that needs this is probably wrong.
         """
         self.enabled = enabled
-        self._backward_seen = False
+        self._gradient_seen = False
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Checks 1 to 4, without a gradient and without touching the loader's position."""
         if not self.enabled or trainer.global_step > 0:
-            self._backward_seen = True
+            self._gradient_seen = True
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(pl_module, AlignmentModule)
@@ -64,20 +64,25 @@ class Preflight(Callback):
             f"{len(batch.targets)} trained tokens are the answers, only adapters train."
         )
 
-    def on_after_backward(self, trainer: Trainer, pl_module: Any) -> None:
-        """Check 4 after the first backward pass."""
-        if self._backward_seen:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        """Check 4 once all micro-batches and ranks have added their gradients to the first step."""
+        if self._gradient_seen:
             return
-        self._backward_seen = True
+        self._gradient_seen = True
         if not any(p.grad is not None and bool(p.grad.any()) for p in pl_module.parameters()):
             raise PreflightError(
-                "No parameter has a gradient after the first backward pass. Chosen and rejected answers may be equal "
-                "(see `mmalign inspect`), or the adapters match no layer (`model.backbone`)."
+                "No parameter has a gradient before the first optimizer step. Chosen and rejected answers may be "
+                "equal (see `mmalign inspect`), or the adapters match no layer (`model.backbone`)."
             )
 
 
 def check_loss(module: AlignmentModule, batch: Batch) -> None:
     """Raise where the loss at the start is not the one the method declares."""
+    if not bool((batch.row_weights > 0).any()):
+        raise PreflightError(
+            f"All of the first {batch.num_rows} rows are longer than `data.max_length` (a picture may take hundreds of "
+            "tokens), so nothing would be trained. Raise it; `mmalign inspect` shows lengths."
+        )
     _, metrics = module.compute_loss(batch)
     found, declared = float(metrics["loss"]), module.loss_at_reference
     if not math.isclose(found, declared, abs_tol=TOLERANCE[module.backbone.dtype]):

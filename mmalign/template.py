@@ -17,6 +17,8 @@ from transformers import LlavaProcessor
 
 from mmalign.messages import ImageSlot, Message
 
+ANCHOR = ":"
+"""Stands in front of a stretch while it is tokenised or decoded; the last character of `ASSISTANT:`."""
 TemplateName = Literal["vicuna_v1", "llava_hf"]
 
 SYSTEM_SENTENCES: dict[TemplateName, str] = {
@@ -63,6 +65,8 @@ class Template:
         self.bos_token_id: int = self.tokenizer.bos_token_id
         self.eos_token_id: int = self.tokenizer.eos_token_id
         self.num_image_tokens = _num_image_tokens(processor)
+        self._anchor_ids: list[int] = self._plainly(ANCHOR)
+        self._space_behind_special = self._puts_space_behind_special()
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Tokens up to and including the last `ASSISTANT:`; every picture as its `num_image_tokens` image tokens."""
@@ -75,36 +79,49 @@ class Template:
                 text += "USER: "
                 for part in message.content:
                     if isinstance(part, ImageSlot):
-                        ids += self._encode(text) + [self.image_token_id] * self.num_image_tokens
+                        ids += self._behind_special(text) + [self.image_token_id] * self.num_image_tokens
                         text = "\n"
                     else:
                         text += part.text
                 text += " ASSISTANT:"
             elif message.role == "assistant":
-                ids += self._encode(text) + self.encode_response(_plain(message))
+                ids += self._behind_special(text) + self.encode_response(_plain(message))
                 text = ""
-        return ids + self._encode(text)
+        return ids + self._behind_special(text)
 
     def encode_response(self, text: str) -> list[int]:
         """Tokens of an answer behind `ASSISTANT:`, with the end token."""
-        return [*self._encode(f" {text}"), self.eos_token_id]
+        return [*self._behind_text(f" {text}"), self.eos_token_id]
 
     def decode_response(self, ids: Sequence[int]) -> str:
         """The answer's text; an end token and the leading space are dropped, all else is kept as it is."""
         kept = [i for i in ids if i not in (self.eos_token_id, self.tokenizer.pad_token_id)]
-        return str(self.tokenizer.decode(kept, skip_special_tokens=False)).removeprefix(" ")
+        # Behind an anchor, because Llama's tokenizer drops the first space of whatever it decodes.
+        text = str(self.tokenizer.decode([*self._anchor_ids, *kept], skip_special_tokens=False))
+        return text.removeprefix(ANCHOR).removeprefix(" ")
 
-    def _encode(self, text: str) -> list[int]:
-        """Tokenise as if `text` stood inside a sentence, without the space some tokenizers put in front."""
+    def _behind_special(self, text: str) -> list[int]:
+        """Tokens of a stretch that stands behind `<s>`, `</s>` or a picture, as transformers makes them in place."""
         if not text:
             return []
-        anchor = ":"
+        return self._plainly(text) if self._space_behind_special else self._behind_text(text)
+
+    def _behind_text(self, text: str) -> list[int]:
+        """Tokens of a stretch that goes on behind other text: no space is put in front."""
         encoded = self.tokenizer(
-            anchor + text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+            ANCHOR + text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
         )
-        offsets = encoded["offset_mapping"]
-        first = next(i for i, (start, end) in enumerate(offsets) if end > len(anchor) or start >= len(anchor))
-        return list(encoded["input_ids"][first:])
+        first = next((i for i, (_, end) in enumerate(encoded["offset_mapping"]) if end > len(ANCHOR)), None)
+        return list(encoded["input_ids"][first:]) if first is not None else []
+
+    def _plainly(self, text: str) -> list[int]:
+        """Tokens of a text by itself; some tokenizers put a space in front."""
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+    def _puts_space_behind_special(self) -> bool:
+        """Whether the tokenizer puts a space behind every special token, as Llama's does in its `legacy` mode."""
+        behind = self.tokenizer(f"{self.tokenizer.bos_token}A", add_special_tokens=False)["input_ids"]
+        return list(behind[1:]) != self._behind_text("A")
 
 
 def _plain(message: Message) -> str:

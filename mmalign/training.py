@@ -32,7 +32,9 @@ class TrainingCLI(LightningCLI):
             parser.link_arguments(f"model.init_args.backbone.{name}", f"data.{name}")
 
     def before_instantiate_classes(self) -> None:
-        """Fix the run's directory, and turn `--ckpt_path last|auto` into a checkpoint."""
+        """Fix the run's directory, and turn `--ckpt_path last|auto` into a checkpoint. Only `fit` saves its config."""
+        if self.subcommand != "fit":
+            self.save_config_callback = None  # a run's newest config is what it was trained with
         config = self.config[self.subcommand]
         run_dir = Path(config.trainer.default_root_dir or ".")
         if self.subcommand == "fit" or config.ckpt_path:
@@ -57,6 +59,13 @@ class TrainingCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Cut the global batch into micro-batches for the ranks there are; no `data.val_shards`, no validation."""
+        check_limits(self.trainer)
+        wanted, made = self.model.roles, self.datamodule.view.roles
+        if wanted != made:
+            raise ValueError(
+                f"{type(self.model).__name__} trains on rows of {[role.name.lower() for role in wanted]}, but `data.view` "
+                f"{type(self.datamodule.view).__name__} makes {[role.name.lower() for role in made]}. Choose another view."
+            )
         if self.trainer.accumulate_grad_batches != 1:
             raise ValueError(
                 f"`trainer.accumulate_grad_batches` is {self.trainer.accumulate_grad_batches}. mmalign derives it from "
@@ -65,6 +74,19 @@ class TrainingCLI(LightningCLI):
         self.trainer.accumulate_grad_batches = self.datamodule.accumulation(self.trainer.world_size)
         if not self.datamodule.val_sources:
             self.trainer.limit_val_batches = 0
+
+
+def check_limits(trainer: Trainer) -> None:
+    """Refuse what would end epochs within an optimizer step, or leave the schedule without an end."""
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    for name, neutral in (("limit_train_batches", 1.0), ("overfit_batches", 0.0)):
+        if (value := getattr(trainer, name)) != neutral:
+            raise ValueError(f"`trainer.{name}` is {value}: epochs would end within a step. Set `trainer.max_steps`.")
+    if trainer.max_epochs == trainer.max_steps == -1:
+        raise ValueError(
+            "`trainer.max_epochs` and `trainer.max_steps` are both -1: set one, the schedule needs an end."
+        )
 
 
 def run_trainer(args: Sequence[str]) -> TrainingCLI:

@@ -4,9 +4,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from .job import BASE
 from .settings import TemplateName
+
+T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -71,15 +74,32 @@ def _adapter_dir(folder: Path, option: str) -> Path:
 def recorded_template(base: str, adapters: Mapping[str, Path]) -> TemplateName:
     """The prompt format that base and adapters were trained with.
 
-    Exports of mmalign record theirs in `lineage.json`. Where nothing is recorded, the embedded model has LLaVA's format
-    without the system sentence, any other base `vicuna_v1`.
+    Where nothing is recorded, the embedded model has LLaVA's format without the system sentence, any other base
+    `vicuna_v1`.
 
     Raises:
-        ValueError: The adapters were trained with different formats.
+        ValueError: They were trained with different formats.
     """
-    files = {name: folder / "lineage.json" for name, folder in adapters.items()}
-    recorded = {name: json.loads(file.read_text())["template"] for name, file in files.items() if file.is_file()}
-    if len(set(recorded.values())) > 1:
-        raise ValueError(f"The adapters were trained with different templates: {recorded}. Serve them apart.")
     default: TemplateName = "llava_hf" if base == "embedded" else "vicuna_v1"
+    return _recorded("template", base, adapters, default)
+
+
+def recorded_pad_images(base: str, adapters: Mapping[str, Path]) -> bool:
+    """Whether base and adapters were trained on padded pictures; where nothing is recorded, they were.
+
+    Raises:
+        ValueError: Some were, some were not.
+    """
+    return _recorded("pad_images", base, adapters, default=True)
+
+
+def _recorded(option: str, base: str, adapters: Mapping[str, Path], default: T) -> T:
+    """What exports of mmalign, adapters or a merged base, have in their `lineage.json`."""
+    files = {name: folder / "lineage.json" for name, folder in {BASE: Path(base), **adapters}.items()}
+    lineages = {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
+    recorded: dict[str, T] = {name: lineage[option] for name, lineage in lineages.items() if option in lineage}
+    if len(set(recorded.values())) > 1:
+        raise ValueError(
+            f"Trained with different values of {option}: {recorded}. Serve them apart, or choose with --{option}."
+        )
     return next(iter(recorded.values()), default)

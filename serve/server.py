@@ -18,7 +18,7 @@ from typing import Literal
 from jsonargparse import ArgumentParser
 from litserve import LitServer
 
-from .adapters import check_base, parse_adapters, recorded_template
+from .adapters import check_base, parse_adapters, recorded_pad_images, recorded_template
 from .api import LlavaAPI
 from .errors import install_error_handlers
 from .job import BASE
@@ -61,7 +61,7 @@ def serve(
     max_images: int = 4,
     queue_timeout_s: float = 300.0,
     template: TemplateName | None = None,
-    pad_images: bool = True,
+    pad_images: bool | None = None,
     dtype: DtypeName = "auto",
 ) -> None:
     """Answer OpenAI's chat requests with a LLaVA and its adapters, until SIGTERM or Ctrl-C.
@@ -77,8 +77,8 @@ def serve(
         max_new_tokens: The most tokens an answer may have, and the limit where a request names none.
         max_images: The most pictures a request may hold.
         queue_timeout_s: How long a request may wait for its turn before it is refused.
-        template: Prompt format; if left out, the one that the adapters were exported with, see `lineage.json`.
-        pad_images: Pad pictures to a square, as training does; false crops the centre.
+        template: Prompt format; if left out, the one that adapters or base were exported with, see `lineage.json`.
+        pad_images: Pad pictures to a square, or crop their centre; if left out, as adapters or base were trained.
         dtype: Of the weights; `auto` is what the checkpoint was saved in.
     """
     check_base(base)
@@ -89,7 +89,7 @@ def serve(
         adapters=adapters,
         template=template or recorded_template(base, adapters),
         dtype=dtype,
-        pad_images=pad_images,
+        pad_images=recorded_pad_images(base, adapters) if pad_images is None else pad_images,
         max_new_tokens=_at_least("max_new_tokens", max_new_tokens, 1),
     )
     images = _at_least("max_images", max_images, 0)

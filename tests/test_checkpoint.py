@@ -83,7 +83,9 @@ def test_a_missing_file_is_named(run, name):
         verify_checkpoint(run / "checkpoints/step-000002")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"format": 1}', '{"format": 99, "files": {}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"format": 1}', '{"format": 99, "files": {}}', '{"format": 1, "files": {}}', '{"files": {}}']
+)
 def test_an_unreadable_manifest_says_what_to_do(run, text):
     (run / "checkpoints/step-000002" / MANIFEST_FILE).write_text(text)
     with pytest.raises(CheckpointError, match="Resume from another one"):

@@ -4,15 +4,43 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from transformers import LlamaTokenizer, LlavaProcessor
 
 from mmalign.messages import ImageSlot, Message, Text, parse_messages
 from mmalign.processor import load_processor
 from mmalign.template import CHAT_TEMPLATES, SYSTEM_SENTENCES, Template
 
 
+def llama_tokenizer(legacy):
+    """A Llama tokenizer with bytes and a few words; `legacy` puts a space behind every special token."""
+    words = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "\u2581", *map(chr, range(33, 127))]
+    merges = [("U", "S"), ("E", "R"), ("\u2581", "A"), ("\u2581A", "S"), ("\u2581", "U"), (":", "A")]
+    vocab = {word: i for i, word in enumerate([*words, *("".join(pair) for pair in merges)])}
+    tokenizer = LlamaTokenizer(vocab=vocab, merges=merges[:-1], legacy=legacy, add_bos_token=False)
+    tokenizer.add_special_tokens({"pad_token": "<pad>", "extra_special_tokens": ["<image>"]})
+    return tokenizer
+
+
+@pytest.fixture(scope="module", params=["bytes", "llama", "llama, legacy"])
+def processor(request, tiny_llava):
+    """The tiny LLaVA's byte-level tokenizer, and both kinds of Llama's, which LLaVA-1.5 has."""
+    processor = load_processor(tiny_llava)
+    if request.param == "bytes":
+        return processor
+    tokenizer = llama_tokenizer(legacy="legacy" in request.param)
+    tokenizer.image_token = "<image>"
+    return LlavaProcessor(
+        image_processor=processor.image_processor,
+        tokenizer=tokenizer,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+
+
 @pytest.fixture(scope="module")
-def template(tiny_llava):
-    return Template(load_processor(tiny_llava), "llava_hf")
+def template(processor):
+    return Template(processor, "llava_hf")
 
 
 def user(*parts):
@@ -32,9 +60,8 @@ CONVERSATIONS = [
 
 @pytest.mark.parametrize("name", ["vicuna_v1", "llava_hf"])
 @pytest.mark.parametrize("messages", CONVERSATIONS, ids=["text", "image", "turns"])
-def test_prompt_equals_plain_transformers(tiny_llava, name, messages):
+def test_prompt_equals_plain_transformers(processor, name, messages):
     """`processor.apply_chat_template` with the exported Jinja gives the same tokens."""
-    processor = load_processor(tiny_llava)
     text = processor.apply_chat_template(messages, chat_template=CHAT_TEMPLATES[name])
     images = sum(part["type"] == "image" for m in messages for part in m["content"] if isinstance(part, dict))
     plain = processor(text=text, images=[Image.new("RGB", (64, 64))] * images or None, add_special_tokens=False)[
@@ -43,10 +70,10 @@ def test_prompt_equals_plain_transformers(tiny_llava, name, messages):
     assert Template(processor, name).encode_prompt(parse_messages(messages)) == list(plain)
 
 
-def test_the_papers_system_sentence_comes_first(tiny_llava):
-    template = Template(load_processor(tiny_llava), "vicuna_v1")
+def test_the_papers_system_sentence_comes_first(processor):
+    template = Template(processor, "vicuna_v1")
     text = template.tokenizer.decode(template.encode_prompt([user(Text("Hi"))]))
-    assert text == f"<s>{SYSTEM_SENTENCES['vicuna_v1']} USER: Hi ASSISTANT:"
+    assert text.replace("<s> ", "<s>") == f"<s>{SYSTEM_SENTENCES['vicuna_v1']} USER: Hi ASSISTANT:"
 
 
 @given(text=st.text(max_size=60))
@@ -64,6 +91,14 @@ def test_special_tokens_in_text_are_text(template, literal):
     special = {template.bos_token_id, template.eos_token_id, template.image_token_id}
     assert [i for i in ids if i in special] == [template.bos_token_id, template.eos_token_id]
     assert template.decode_response(template.encode_response(literal)) == literal
+
+
+def test_llamas_two_modes_differ(template):
+    """Otherwise the comparison above would not see the space that the legacy mode puts behind special tokens."""
+    first = template.encode_prompt([user(Text("Hi"))])[1]
+    assert template.tokenizer.convert_ids_to_tokens(first).startswith("\u2581") == template.tokenizer.__dict__.get(
+        "legacy", False
+    )
 
 
 def test_every_picture_has_its_tokens_where_it_stands(template):

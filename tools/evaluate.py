@@ -41,7 +41,7 @@ def evaluate(
     suite: Suite = "world",
     checkpoint: str = "embedded",
     template: TemplateName | None = None,
-    pad_images: bool = True,
+    pad_images: bool | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
     shards: str | None = None,
     sizes: WorldSizes = WorldSizes(),  # noqa: B008, frozen
@@ -60,7 +60,7 @@ def evaluate(
             likelier? Any shard set with pairs, see `shards`.
         checkpoint: The base: `embedded`, a folder, or a hub name.
         template: Chat format; left out, the one that the adapter was trained with.
-        pad_images: Pad pictures to a square, as in training.
+        pad_images: Pad pictures to a square; left out, as the adapter was trained.
         dtype: Of the base's weights.
         shards: For `preferences`: the shard set whose pairs are scored.
         sizes: For `world`: how many tasks of each sort.

@@ -4,7 +4,8 @@
         adapter_model.safetensors, adapter_config.json   PEFT's own format
         tokenizer.json, processor_config.json, ...        the processor, with the chat template of the training
         lineage.json                                      what was trained from what
-        merged/                                           on request: the whole model with the adapter merged in
+        merged/                                           on request: the whole model with the adapter merged in, and
+                                                          processor and lineage again
 
 Loaded by plain transformers and PEFT:
 
@@ -28,6 +29,7 @@ import yaml
 import mmalign
 from mmalign.backbone import BackboneSettings, Llava
 from mmalign.checkpoint import DirectoryCheckpointIO, newest_checkpoint
+from mmalign.evaluation.models import LINEAGE_FILE
 from mmalign.processor import load_processor
 from mmalign.template import CHAT_TEMPLATES
 
@@ -43,7 +45,9 @@ def export(run: Path, out: Path, checkpoint: Path | None = None, merge: bool = F
 
     Raises:
         FileNotFoundError: No run, or no usable checkpoint in it.
+        ValueError: `out` is something else than an earlier export, or the checkpoint is of another run.
     """
+    _check_replaceable(out, run)
     config = read_run_config(run)
     chosen = checkpoint or newest_checkpoint(run)
     if chosen is None:
@@ -70,6 +74,7 @@ def export(run: Path, out: Path, checkpoint: Path | None = None, merge: bool = F
     lineage = {
         "base": settings.checkpoint,
         "template": settings.template,
+        "pad_images": settings.pad_images,
         "method": config["model"]["class_path"],
         "checkpoint": chosen.name,
         "global_step": state["global_step"],
@@ -77,17 +82,26 @@ def export(run: Path, out: Path, checkpoint: Path | None = None, merge: bool = F
         "seed": config["seed_everything"],
         "versions": {m.__name__: m.__version__ for m in (mmalign, torch, transformers, peft, lightning)},
     }
-    (partial / "lineage.json").write_text(json.dumps(lineage, indent=1, default=str))
+    (partial / LINEAGE_FILE).write_text(json.dumps(lineage, indent=1, default=str))
     if merge:
         llava.model.merge_and_unload().save_pretrained(partial / "merged")
         processor.save_pretrained(partial / "merged")
+        shutil.copy(partial / LINEAGE_FILE, partial / "merged")
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
     print(f"{chosen} -> {out}" + (f" and {out / 'merged'}" if merge else ""))
 
 
+def _check_replaceable(out: Path, run: Path) -> None:
+    """Raise where writing to `out` would delete what no export wrote."""
+    if out.exists() and not (out / LINEAGE_FILE).is_file():
+        raise ValueError(f"--out {out} is there and is no export of mmalign. Choose another folder.")
+    if run.resolve().is_relative_to(out.resolve()):
+        raise ValueError(f"--out {out} holds the run {run}, which replacing it would delete. Choose another folder.")
+
+
 def read_run_config(run: Path) -> dict[str, Any]:
-    """The config of a run's last start, as Lightning wrote it beside the logs.
+    """The config of a run's last `fit`, as Lightning wrote it beside the logs.
 
     Raises:
         FileNotFoundError: The run has none.

@@ -35,7 +35,7 @@ class BaseAndAligned:
         adapter: Path,
         *,
         template: TemplateName | None = None,
-        pad_images: bool = True,
+        pad_images: bool | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         """Load both; on the GPU if there is one.
@@ -44,7 +44,7 @@ class BaseAndAligned:
             checkpoint: `embedded`, a folder, or a hub name.
             adapter: A PEFT directory, as `mmalign export` writes.
             template: Chat format; None takes the one that the adapter was trained with.
-            pad_images: Pad pictures to a square.
+            pad_images: Pad pictures to a square; None does as the training did.
             dtype: Of the base's weights.
 
         Raises:
@@ -54,8 +54,9 @@ class BaseAndAligned:
         _require_adapter(adapter)
         self.trained = _read_lineage(adapter)
         name: TemplateName = template or self.trained.get("template", "vicuna_v1")
+        pad: bool = self.trained.get("pad_images", True) if pad_images is None else pad_images
         self.checkpoint, self.adapter = checkpoint, adapter
-        self.template = Template(load_processor(checkpoint, pad_images=pad_images), name)
+        self.template = Template(load_processor(checkpoint, pad_images=pad), name)
         base = load_llava(checkpoint, dtype=dtype)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:

@@ -16,8 +16,6 @@ import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
-from peft import PeftModel
-from torch import nn
 
 from mmalign.backbone import Llava
 from mmalign.batch import Batch, Logps, PairLogps
@@ -48,20 +46,6 @@ class PairScore(NamedTuple):
     rejected_length: int
 
 
-class AdaptedLlava(Llava):
-    """A `Llava` around an adapter that was loaded, where the trainer's starts from a fresh one."""
-
-    def __init__(self, model: PeftModel) -> None:
-        """Take the model as it is.
-
-        Args:
-            model: With its adapter.
-        """
-        nn.Module.__init__(self)
-        self.model = model
-        self.eval()
-
-
 def score_pairs(
     models: BaseAndAligned,
     shards: str,
@@ -89,7 +73,7 @@ def score_pairs(
     file = RecordFile(out / PAIRS_FILE, PairScore, identity, overwrite=overwrite)
     encoder = RowEncoder(models.template, max_length=MAX_LENGTH)
     collator = Collator(pad_token_id=models.template.tokenizer.pad_token_id)
-    llava = AdaptedLlava(models.model)
+    llava = Llava(models.model).eval()
     ids = list[str]()
     for numbers in _chunks(range(len(rows)), batch_size):
         read = [rows[number] for number in numbers]
@@ -123,7 +107,7 @@ def preference_measures(scored: Sequence[PairScore]) -> list[Measure]:
 
 
 @torch.inference_mode()
-def _score(llava: AdaptedLlava, batch: Batch) -> list[PairScore]:
+def _score(llava: Llava, batch: Batch) -> list[PairScore]:
     device = next(llava.parameters()).device
     moved: Batch = move_data_to_device(batch, device)
     columns = list[list[list[float]]]()

@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric
 from transformers import get_cosine_schedule_with_warmup
 
 from mmalign.backbone import PROJECTOR, BackboneSettings, Llava
-from mmalign.batch import Batch
+from mmalign.batch import Batch, Role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,8 @@ class AlignmentModule(LightningModule, ABC):
     strict_loading = False  # checkpoints hold what training changed only, see `state_dict`
     loss_at_reference: float
     """The loss where policy and reference are equal; the preflight checks it."""
+    roles: tuple[Role, ...]
+    """What the responses of a row are, in order; `data.view` must make the same."""
 
     def __init__(self, backbone: BackboneSettings, optim: OptimSettings) -> None:
         super().__init__()
@@ -46,7 +48,7 @@ class AlignmentModule(LightningModule, ABC):
         self.optim = optim
         self._means: dict[str, MeanMetric] = {}
         self._seed = 0
-        self._step_began = time.perf_counter()
+        self._step_began = 0.0
         self._step_tokens = 0
 
     def configure_model(self) -> None:
@@ -68,7 +70,10 @@ class AlignmentModule(LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One micro-batch; scalars are gathered until the optimizer steps."""
+        if not self._step_tokens:
+            self._step_began = time.perf_counter()
         loss, metrics = self.compute_loss(batch)
+        self._step_tokens += int((batch.segment_ids >= 0).sum())
         self._gather(metrics, batch)
         return loss
 
@@ -76,33 +81,36 @@ class AlignmentModule(LightningModule, ABC):
         """Log means over all micro-batches of the optimizer step, with its speed."""
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches and not self.trainer.is_last_batch:
             return
-        seconds, self._step_began = time.perf_counter() - self._step_began, time.perf_counter()
         scalars = {f"train/{name}": metric.compute() for name, metric in self._means.items()}
-        scalars["train/tokens_per_s"] = torch.tensor(self._step_tokens / seconds)
+        scalars["train/tokens_per_s"] = torch.tensor(self._step_tokens / (time.perf_counter() - self._step_began))
         self._step_tokens = 0
         for metric in self._means.values():
             metric.reset()
-        self.log_dict(scalars)
+        self.log_dict({name: value for name, value in scalars.items() if not value.isnan()})
         self.log("loss", scalars["train/loss"], prog_bar=True, logger=False)
-        self.log("margin", scalars.get("train/reward_margin", 0.0), prog_bar=True, logger=False)
 
     def _gather(self, metrics: dict[str, Tensor], batch: Batch) -> None:
-        self._step_tokens += int((batch.segment_ids >= 0).sum())
-        counted, refused = int((batch.row_weights > 0).sum()), int(batch.refused.sum())
-        means = {name: (value, counted) for name, value in metrics.items()}
-        if counted + refused:
-            means["refused"] = (batch.row_weights.new_tensor(refused / (counted + refused)), counted + refused)
-        for name, (value, weight) in means.items():
-            if weight:
-                self._means.setdefault(name, MeanMetric()).to(value.device).update(value, weight)
+        """Every key on every micro-batch, also where no row counts: ranks compute them one by one, in this order."""
+        for name, value in metrics.items():
+            metric = self._means.setdefault(name, MeanMetric(nan_strategy="disable")).to(value.device)
+            metric.update(value, _weight_of(name, batch))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Means over the validation rows, holes left out."""
         _, metrics = self.compute_loss(batch)
-        counted = int((batch.row_weights > 0).sum())
-        if counted:
-            named = {f"val/{name}": value for name, value in metrics.items()}
-            self.log_dict(named, batch_size=counted, sync_dist=True)
+        for name, value in metrics.items():
+            # On every rank, also where no row counts, or the others would wait for it.
+            self.log(f"val/{name}", value, batch_size=_weight_of(name, batch), sync_dist=True)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights that are not those this config trains: `strict_loading` is off for the frozen ones only."""
+        found = set(checkpoint["state_dict"])
+        expected = {name for name, p in self.named_parameters() if p.requires_grad}
+        if found != expected:
+            raise ValueError(
+                "The checkpoint's weights are not those that `model.backbone` trains, for instance "
+                f"{sorted(found ^ expected)[0]}. Resume with the backbone settings of the run, as they stand in its logs/version_*/config.yaml."
+            )
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Only what training changed: the frozen LLaVA is reloaded from its own checkpoint."""
@@ -130,3 +138,9 @@ class AlignmentModule(LightningModule, ABC):
         per_epoch: int = self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
         limits = [self.trainer.max_steps, per_epoch * (self.trainer.max_epochs or 1)]
         return min(limit for limit in limits if limit > 0)
+
+
+def _weight_of(name: str, batch: Batch) -> int:
+    """Rows that a scalar is the mean of: those that count, and for the share of refused rows those as well."""
+    counted = int((batch.row_weights > 0).sum())
+    return counted + int(batch.refused.sum()) if name == "refused" else counted

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mmalign.backbone import BackboneSettings
-from mmalign.batch import Batch
+from mmalign.batch import Batch, Role
 from mmalign.logps import pair_logps, response_logps
 from mmalign.losses.dpo import dpo_loss
 from mmalign.methods.base import AlignmentModule, OptimSettings
@@ -26,6 +26,7 @@ class DPO(AlignmentModule):
     """Direct Preference Optimization against the adapter-free model."""
 
     loss_at_reference = math.log(2)
+    roles = (Role.CHOSEN, Role.REJECTED)
 
     def __init__(
         self,

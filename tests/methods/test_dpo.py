@@ -198,3 +198,37 @@ def test_preflight_stops_when_more_than_adapters_train(fit, monkeypatch):
     monkeypatch.setattr(backbone, "get_peft_model", thawed)
     with pytest.raises(PreflightError, match=r"Trainable parameters beside the adapters.*lm_head"):
         fit()
+
+
+def test_preflight_stops_when_no_row_fits(fit):
+    with pytest.raises(PreflightError, match=r"first 4 rows are longer than `data.max_length`"):
+        fit("--data.max_length=20")
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--trainer.limit_train_batches=3", "trainer.max_steps"),
+        ("--trainer.max_epochs=-1", "the schedule needs an end"),
+        ("--data.view=mmalign.data.views.Gold", "Choose another view"),
+    ],
+)
+def test_settings_that_cannot_work_together_are_refused(fit, option, says):
+    with pytest.raises(ValueError, match=says):
+        fit(option)
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(fit_into, tmp_path):
+    """Not loaded in part: its weights would be missing without a word."""
+    fit_into(tmp_path, "--trainer.max_steps=1")
+    with pytest.raises(ValueError, match="not those that `model.backbone` trains"):
+        fit_into(tmp_path, "--ckpt_path=last", "--model.backbone.train_projector=true")
+
+
+def test_resuming_from_an_older_checkpoint_sets_the_later_ones_aside(fit_into, tmp_path):
+    """Or they would pass for the newest, and be kept in place of the new ones."""
+    options = ("--checkpoint.every_n_steps=1", "--checkpoint.keep_last=2")
+    fit_into(tmp_path, *options, "--trainer.max_steps=4")
+    older = tmp_path / "checkpoints" / "step-000003"
+    fit_into(tmp_path, *options, "--trainer.max_steps=4", f"--ckpt_path={older}")
+    assert {p.name for p in older.parent.iterdir()} == {"step-000003", "step-000004", "left-step-000004"}

@@ -1,6 +1,7 @@
 """`mmalign evaluate` and `mmalign report` through the real command line, on a random LLaVA with a random adapter."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -152,6 +153,25 @@ def test_preference_suite_scores_every_pair_as_the_trainer_does(tiny_llava, adap
 
     red = next(line for line in lines if line["id"].endswith("red"))
     assert [red["base_chosen"], red["base_rejected"]] == pytest.approx(expected, abs=1e-4)
+
+
+def test_pairs_without_pictures_are_scored(tiny_llava, adapter, tmp_path):
+    with ShardWriter(tmp_path / "shards") as writer:
+        for key in ("one", "two"):
+            responses = (Response(text="Yes."), Response(text="No."))
+            messages = (Message("user", (Text("Is it?"),)),)
+            writer.write(Sample(key=key, messages=messages, responses=responses, preference=Preference(0, 1)))
+    arguments = ("--suite=preferences", f"--shards={tmp_path / 'shards'}", "--resamples=100")
+    evaluate(tiny_llava, adapter, tmp_path / "out", *arguments)
+    assert len((tmp_path / "out" / "pairs.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, False), (True, True)])
+def test_pictures_are_padded_as_in_training_unless_told(tiny_llava, tmp_path, asked, expected):
+    folder = Path(save_adapter(tiny_llava, tmp_path, seed=3))
+    (folder / "lineage.json").write_text(json.dumps({"pad_images": False}))
+    models = BaseAndAligned(tiny_llava, folder, pad_images=asked)
+    assert models.template.processor.image_processor.do_pad is expected
 
 
 def test_preference_suite_goes_on(tiny_llava, adapter, pairs, tmp_path):

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from mmalign.backbone import BackboneSettings, Llava
 from mmalign.checkpoint import newest_checkpoint
+from mmalign.cli import main
 from mmalign.messages import ImageSlot, Message, Text
 from mmalign.processor import load_processor, open_image, pixel_values
 from mmalign.template import Template
@@ -90,9 +91,47 @@ def test_the_adapter_does_something(exported, tiny_llava, tmp_path):
 def test_lineage_says_what_was_trained_from_what(exported, tiny_llava):
     lineage = json.loads((exported[0] / "lineage.json").read_text())
     assert (lineage["base"], lineage["method"], lineage["global_step"]) == (tiny_llava, "mmalign.methods.DPO", 5)
+    assert lineage["pad_images"] is True
     assert {"mmalign", "torch", "transformers", "peft"} <= lineage["versions"].keys()
+    assert json.loads((exported[0] / "merged" / "lineage.json").read_text()) == lineage
 
 
 def test_a_run_without_checkpoints_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no run"):
         export(run=tmp_path, out=tmp_path / "out")
+
+
+def test_a_folder_that_no_export_wrote_is_left_alone(tmp_path):
+    """Before any work: there is not even a run here."""
+    precious = tmp_path / "home" / "thesis.tex"
+    precious.parent.mkdir()
+    precious.write_text("all of it")
+    for out in (precious.parent, precious):
+        with pytest.raises(ValueError, match="is no export of mmalign. Choose another folder"):
+            export(run=tmp_path / "run", out=out)
+    assert precious.read_text() == "all of it"
+
+
+@pytest.mark.parametrize("run", ["", "runs/dpo", "../out/run"])
+def test_an_export_does_not_replace_its_own_run(tmp_path, run):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "lineage.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds the run"):
+        export(run=out / run, out=out)
+
+
+def test_an_earlier_export_is_replaced_and_validate_leaves_the_runs_config(fit, tmp_path):
+    """`validate` with another template, in the run's own folder: what is exported is still what was trained."""
+    run, out = tmp_path / "run", tmp_path / "adapter"
+    fit("--trainer.max_epochs=1", "--model.backbone.pad_images=false")
+    out.mkdir()
+    (out / "lineage.json").write_text("{}")
+    (out / "stale").touch()
+    config = run / "logs/version_0/config.yaml"
+    main(["validate", f"--config={config}", "--model.backbone.template=vicuna_v1"])
+    assert list(run.glob("logs/version_*/config.yaml")) == [config]
+    export(run=run, out=out)
+    assert not (out / "stale").exists()
+    lineage = json.loads((out / "lineage.json").read_text())
+    assert (lineage["template"], lineage["pad_images"]) == ("llava_hf", False)
