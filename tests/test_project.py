@@ -90,9 +90,9 @@ def test_a_mapped_folder_is_found_by_its_installed_name(folder):
     assert importlib.resources.files(FOLDERS[folder]).joinpath("__init__.py").is_file()
 
 
-@pytest.mark.parametrize("name", sorted(requirements("test", "deepspeed")))
+@pytest.mark.parametrize("name", sorted(requirements("test")))
 def test_every_requirement_is_pinned_and_has_a_floor_it_meets(name):
-    requirement = requirements("test", "deepspeed")[name]
+    requirement = requirements("test")[name]
     assert [spec.operator for spec in requirement.specifier] == [">="], f"{requirement}: one floor, no ceiling"
     assert name in constraints(), f"constraints.txt pins no {name}"
     [pin] = constraints()[name].specifier
@@ -146,8 +146,8 @@ def third_party_imports(path: Path) -> set[str]:
 
 def test_every_import_is_a_declared_requirement():
     """What arrives only because somebody else requires it, leaves when they stop."""
-    declared = set(requirements("deepspeed"))
-    distributions = importlib.metadata.packages_distributions() | {"deepspeed": ["deepspeed"]}
+    declared = set(requirements())
+    distributions = importlib.metadata.packages_distributions()
     undeclared = {
         f"{module} in {path.relative_to(ROOT)}"
         for path in PRODUCT_FILES

@@ -106,10 +106,10 @@ class AlignmentModule(LightningModule, ABC):
         """Refuse weights that are not those this config trains: `strict_loading` is off for the frozen ones only."""
         found = set(checkpoint["state_dict"])
         expected = {name for name, p in self.named_parameters() if p.requires_grad}
-        if found != expected:
+        if strange := sorted(found ^ expected):
             raise ValueError(
-                "The checkpoint's weights are not those that `model.backbone` trains, for instance "
-                f"{sorted(found ^ expected)[0]}. Resume with the backbone settings of the run, as they stand in its logs/version_*/config.yaml."
+                f"The checkpoint's weights are not those that `model.backbone` trains: {strange[0]}. Resume with "
+                "the backbone settings of the run, as they stand in its logs/version_*/config.yaml."
             )
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
