@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
 from mmalign.batch import Batch
-from mmalign.processor import missing_checkpoint, resolve_checkpoint
+from mmalign.processor import LOADING_ERRORS, resolve_checkpoint, unusable_checkpoint
 from mmalign.template import TemplateName
 
 LANGUAGE_LINEARS = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -48,14 +48,23 @@ def load_llava(checkpoint: str, *, dtype: torch.dtype) -> LlavaForConditionalGen
     """The plain model of a checkpoint, in eval mode.
 
     Raises:
-        FileNotFoundError: Nothing loadable there.
+        FileNotFoundError, ValueError: Nothing loadable there, or not all weights; see `unusable_checkpoint`.
     """
     try:
-        return LlavaForConditionalGeneration.from_pretrained(
-            resolve_checkpoint(checkpoint), dtype=dtype, attn_implementation="sdpa"
+        loaded = LlavaForConditionalGeneration.from_pretrained(
+            resolve_checkpoint(checkpoint),
+            dtype=dtype,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, with the names
         )
-    except OSError as error:
-        raise missing_checkpoint(checkpoint, error) from error
+        model, info = cast(tuple[LlavaForConditionalGeneration, dict[str, set[Any]]], loaded)
+        # What is not in the files was drawn at random, with no more than a warning. Tied heads and buffers never count.
+        if invented := sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}):
+            raise ValueError(f"weights missing or of another shape: {', '.join(invented)}")
+    except LOADING_ERRORS as error:
+        raise unusable_checkpoint(checkpoint, error) from error
+    return model
 
 
 class Llava(nn.Module):

@@ -1,6 +1,5 @@
 """The processor of a LLaVA checkpoint: tokenizer, image processor, and where the checkpoint lies."""
 
-import io
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -8,13 +7,18 @@ from typing import cast
 
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps
+from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoProcessor, LlavaProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
+from mmalign.pictures import DECODER_ERRORS, read_header, upright_rgb
+
 EMBEDDED = "embedded"
 """Checkpoint name of the tiny LLaVA that ships with mmalign, see `mmalign/world/llava`."""
+LOADING_ERRORS = (OSError, ValueError, KeyError, SafetensorError)
+"""What `from_pretrained` raises where files are missing, cut or of another shape; `ValueError` includes broken JSON."""
 
 
 def resolve_checkpoint(checkpoint: str) -> str:
@@ -31,12 +35,12 @@ def load_processor(checkpoint: str, *, pad_images: bool = True) -> LlavaProcesso
             (`image_aspect_ratio=pad`). The published Hugging Face configs crop the centre instead.
 
     Raises:
-        FileNotFoundError: No processor there; the message says where it was looked for.
+        FileNotFoundError, ValueError: No processor there, or a broken one; see `unusable_checkpoint`.
     """
     try:
         processor = cast(LlavaProcessor, AutoProcessor.from_pretrained(resolve_checkpoint(checkpoint)))
-    except OSError as error:
-        raise missing_checkpoint(checkpoint, error) from error
+    except LOADING_ERRORS as error:
+        raise unusable_checkpoint(checkpoint, error) from error
     settings = processor.image_processor.to_dict()
     keep = ("size", "crop_size", "image_mean", "image_std", "do_center_crop", "resample", "rescale_factor")
     kept = {name: settings[name] for name in keep if settings.get(name) is not None}
@@ -44,13 +48,20 @@ def load_processor(checkpoint: str, *, pad_images: bool = True) -> LlavaProcesso
     return processor
 
 
-def missing_checkpoint(checkpoint: str, error: OSError) -> FileNotFoundError:
-    """What to tell a user whose checkpoint cannot be loaded."""
-    found = "the folder is there but incomplete" if Path(checkpoint).is_dir() else "no such folder or hub name"
-    return FileNotFoundError(
-        f"No LLaVA at {checkpoint!r} ({found}): {str(error).splitlines()[0]} Point `model.backbone.checkpoint` at a "
-        "folder saved by `save_pretrained`, at a hub name such as llava-hf/llava-1.5-13b-hf, or use "
-        "`--config scale/tiny.yaml` for the embedded model."
+def unusable_checkpoint(checkpoint: str, error: Exception) -> FileNotFoundError | ValueError:
+    """What to tell a user whose checkpoint cannot be loaded: which, why, and what to do.
+
+    Args:
+        checkpoint: As the user named it.
+        error: Why; its first line is told.
+    """
+    absent = isinstance(error, OSError) and not Path(resolve_checkpoint(checkpoint)).is_dir()
+    found = "no such folder or hub name" if absent else "it is there, but incomplete or damaged"
+    reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+    return (FileNotFoundError if isinstance(error, OSError) else ValueError)(
+        f"No usable LLaVA at {checkpoint!r} ({found}; {reason}). Copy or save it anew, or point "
+        "`model.backbone.checkpoint` at a folder saved by `save_pretrained` or at a hub name such as "
+        "llava-hf/llava-1.5-13b-hf; `--config scale/tiny.yaml` takes the embedded model."
     )
 
 
@@ -61,19 +72,12 @@ def open_image(data: bytes, *, where: str) -> Image.Image:
         ValueError: The bytes are no picture; the message ends with what to do.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
-        image.load()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        return upright_rgb(read_header(data))
+    except DECODER_ERRORS as error:
         raise ValueError(
             f"{where}: the picture cannot be decoded ({error}). Replace it, or take the sample out of the shard; "
             "PNG, JPEG and WEBP are read."
         ) from error
-    return upright(image).convert("RGB")
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """The picture as a viewer shows it: the EXIF rotation applied."""
-    return ImageOps.exif_transpose(image)
 
 
 def pixel_values(processor: LlavaProcessor, images: Sequence[Image.Image]) -> Float[Tensor, "images 3 height width"]:

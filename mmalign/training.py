@@ -60,11 +60,11 @@ class TrainingCLI(LightningCLI):
     def before_fit(self) -> None:
         """Cut the global batch into micro-batches for the ranks there are; no `data.val_shards`, no validation."""
         check_limits(self.trainer)
-        wanted, made = self.model.roles, self.datamodule.view.roles
+        wanted, made = ([role.name.lower() for role in each.roles] for each in (self.model, self.datamodule.view))
         if wanted != made:
             raise ValueError(
-                f"{type(self.model).__name__} trains on rows of {[role.name.lower() for role in wanted]}, but `data.view` "
-                f"{type(self.datamodule.view).__name__} makes {[role.name.lower() for role in made]}. Choose another view."
+                f"{type(self.model).__name__} trains on rows of {wanted}, but `data.view` "
+                f"{type(self.datamodule.view).__name__} makes {made}. Choose another view."
             )
         if self.trainer.accumulate_grad_batches != 1:
             raise ValueError(

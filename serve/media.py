@@ -5,12 +5,9 @@ Nothing here opens a socket or a file. Every error names the part of the request
 
 import base64
 import binascii
-import io
 import re
-import struct
-import zlib
 
-from PIL import Image, ImageOps
+from mmalign.pictures import DECODER_ERRORS, read_header, upright_rgb
 
 MAX_PICTURE_BYTES = 8 * 2**20
 MAX_PIXELS = 25_000_000  # a phone takes 12 to 24 million; Pillow itself objects only above 179 million
@@ -18,20 +15,6 @@ MAX_SIDE = 8192
 
 _HEAD = re.compile(r"data:image/(?:png|jpe?g|webp);base64,", re.IGNORECASE)
 _HEAD_LENGTH = 32  # longer than any head that matches, so that a huge URL is not searched
-# What Pillow's decoders are known to raise on broken files; `OSError` includes `UnidentifiedImageError`.
-_DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    LookupError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
 
 
 def picture_bytes(url: str, *, where: str) -> bytes:
@@ -68,8 +51,8 @@ def picture_bytes(url: str, *, where: str) -> bytes:
 def _check(data: bytes, where: str) -> None:
     """Read the header, judge the size, and only then decode, as the worker will."""
     try:
-        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
-    except _DECODER_ERRORS as error:
+        image = read_header(data)
+    except DECODER_ERRORS as error:
         raise ValueError(f"{where}: this is no PNG, JPEG or WebP picture. Convert it to one of them.") from error
     width, height = image.size
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
@@ -81,6 +64,6 @@ def _check(data: bytes, where: str) -> None:
     if image.format in ("PNG", "WEBP") and getattr(image, "is_animated", False):
         raise ValueError(f"{where}: the picture is animated. Send one frame.")
     try:
-        ImageOps.exif_transpose(image).convert("RGB")
-    except _DECODER_ERRORS as error:
+        upright_rgb(image)
+    except DECODER_ERRORS as error:
         raise ValueError(f"{where}: the picture is damaged and cannot be decoded. Send it again.") from error

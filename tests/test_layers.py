@@ -12,7 +12,7 @@ MAPPED = ("serve", "tools", "configs", "shards")
 # From the bottom up. A layer imports those above it in this list, and its neighbours on its own line.
 LAYERS = [
     {"batch", "messages", "configs", "shards"},
-    {"template", "processor", "logps", "losses", "metrics"},
+    {"template", "pictures", "processor", "logps", "losses", "metrics"},
     {"backbone", "generate", "data"},
     {"judges", "evaluation", "world", "checkpoint"},
     {"methods"},

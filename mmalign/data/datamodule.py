@@ -62,7 +62,7 @@ class ShardData(LightningDataModule):
             overlong: What to do with longer rows: `raise` an error, `refuse` the row, or `truncate` the answer's end.
                 Prompts and pictures are never cut; refused and truncated rows are counted in the logs.
             num_workers: Processes per device that read and prepare rows; 0 does it in the training process.
-            seed: Of the order of the rows.
+            seed: Of the order of the rows; `seed_everything` does not change it.
             window: Shards that are mixed with one another and read at a time, on top of the order of the shards.
             pad_to_multiple: Row lengths are padded up to a multiple of this.
         """

@@ -72,6 +72,24 @@ class EncodedRows(Dataset[EncodedRow]):
         return self.encoder(self.rows[slot.row]._replace(weight=slot.weight))
 
 
+class Batches(Dataset[Batch | Exception]):
+    """Whole batches by their slots, or the user's error as a value.
+
+    Raised in a worker process, an error would reach the user as a traceback that DataLoader wrote into its message.
+    """
+
+    def __init__(self, rows: EncodedRows, collator: Collator) -> None:
+        self.rows = rows
+        self.collator = collator
+
+    def __getitem__(self, slots: Sequence[Slot]) -> Batch | Exception:
+        """Read, encode and collate."""
+        try:
+            return self.collator([self.rows[slot] for slot in slots])
+        except (ValueError, FileNotFoundError) as error:
+            return error
+
+
 class RowLoader:
     """Batches for training: shuffled, endless over epochs, resumable at any batch.
 
@@ -181,7 +199,7 @@ class FixedLoader:
         """All batches of this rank."""
         order = np.arange(len(self.rows.rows), dtype=np.int64)
         batches = [_slots(order, number * self.share.chunk, self.share) for number in range(len(self))]
-        return iter(_load(self.rows, self.collator, batches, self.num_workers))
+        return _load(self.rows, self.collator, batches, self.num_workers)
 
 
 def _slots(order: Rows, position: int, share: Share) -> list[Slot]:
@@ -195,15 +213,17 @@ def _slots(order: Rows, position: int, share: Share) -> list[Slot]:
     )
 
 
-def _load(
-    rows: EncodedRows, collator: Collator, batches: Sequence[list[Slot]], num_workers: int
-) -> DataLoader[EncodedRow]:
+def _load(rows: EncodedRows, collator: Collator, batches: Sequence[list[Slot]], num_workers: int) -> Iterator[Batch]:
     # A generator of its own: without it torch draws a seed from the global one for each iterator, and a resumed run
     # would see other dropout masks than an uninterrupted one.
-    return DataLoader(
-        rows,
-        batch_sampler=batches,
-        collate_fn=collator,
+    loader = DataLoader(
+        Batches(rows, collator),
+        sampler=batches,
+        batch_size=None,
         num_workers=num_workers,
         generator=torch.Generator(),
     )
+    for batch in loader:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch

@@ -1,5 +1,7 @@
 """Loaders: resumable at any batch, the same steps for any number of ranks and workers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -98,6 +100,30 @@ def test_a_state_of_other_data_is_refused_by_both_names(make_loader):
     loader = make_loader()
     with pytest.raises(ValueError, match=rf"manifest beef.*`data\.shards` .*{loader.rows.rows.manifest_hash}"):
         loader.load_state_dict({"epoch": 0, "position": 0, "manifest": "beef"})
+
+
+def test_a_broken_picture_is_told_in_the_same_words_with_workers(tmp_path, make_sample, write_set, encoder, collator):
+    """Not as a traceback in the message, which is what DataLoader makes of a worker's error."""
+    broken = replace(make_sample(1), images=(make_sample(1).images[0][:60],))
+    source = Source(path=str(write_set(tmp_path / "set", [make_sample(0), broken])))
+    rows = EncodedRows(RowSet([source], Pairs()), encoder)
+    said = []
+    for num_workers in (0, 2):
+        for loader in (RowLoader, FixedLoader):
+            share = Share(batch_size=2, micro_batch_size=1)
+            with pytest.raises(ValueError, match=r"s001.*picture 0: the picture cannot be decoded") as refusal:
+                list(loader(rows, collator, share, num_workers=num_workers))
+            said.append((type(refusal.value), str(refusal.value)))
+    assert len(set(said)) == 1
+
+
+def test_a_shard_that_goes_is_told_in_the_same_words_with_workers(tmp_path, make_sample, write_set, encoder, collator):
+    folder = write_set(tmp_path / "set", [make_sample(0), make_sample(1)])
+    rows = EncodedRows(RowSet([Source(path=str(folder))], Pairs()), encoder)
+    (folder / "000000.tar").unlink()
+    for num_workers in (0, 2):
+        with pytest.raises(FileNotFoundError, match=r"^\S*000000\.tar: the manifest lists this shard, but it is gone"):
+            list(FixedLoader(rows, collator, Share(batch_size=2, micro_batch_size=2), num_workers=num_workers))
 
 
 def test_loading_leaves_the_global_random_state_alone(make_loader):

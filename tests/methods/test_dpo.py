@@ -221,7 +221,7 @@ def test_settings_that_cannot_work_together_are_refused(fit, option, says):
 def test_a_checkpoint_of_another_backbone_is_refused(fit_into, tmp_path):
     """Not loaded in part: its weights would be missing without a word."""
     fit_into(tmp_path, "--trainer.max_steps=1")
-    with pytest.raises(ValueError, match="not those that `model.backbone` trains"):
+    with pytest.raises(ValueError, match=r"not those that `model.backbone` trains"):
         fit_into(tmp_path, "--ckpt_path=last", "--model.backbone.train_projector=true")
 
 
