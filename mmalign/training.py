@@ -59,33 +59,42 @@ class TrainingCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Cut the global batch into micro-batches for the ranks there are; no `data.val_shards`, no validation."""
-        check_limits(self.trainer)
-        wanted, made = ([role.name.lower() for role in each.roles] for each in (self.model, self.datamodule.view))
-        if wanted != made:
-            raise ValueError(
-                f"{type(self.model).__name__} trains on rows of {wanted}, but `data.view` "
-                f"{type(self.datamodule.view).__name__} makes {made}. Choose another view."
-            )
-        if self.trainer.accumulate_grad_batches != 1:
-            raise ValueError(
-                f"`trainer.accumulate_grad_batches` is {self.trainer.accumulate_grad_batches}. mmalign derives it from "
-                "`data.batch_size` (rows per optimizer step, over all ranks) and `data.micro_batch_size`; set those."
-            )
+        check_epochs(self.trainer)
+        check_method(self.model, self.datamodule, precision=str(self.trainer.precision))
         self.trainer.accumulate_grad_batches = self.datamodule.accumulation(self.trainer.world_size)
         if not self.datamodule.val_sources:
             self.trainer.limit_val_batches = 0
 
 
-def check_limits(trainer: Trainer) -> None:
+def check_epochs(trainer: Trainer) -> None:
     """Refuse what would end epochs within an optimizer step, or leave the schedule without an end."""
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]
-        return
-    for name, neutral in (("limit_train_batches", 1.0), ("overfit_batches", 0.0)):
-        if (value := getattr(trainer, name)) != neutral:
-            raise ValueError(f"`trainer.{name}` is {value}: epochs would end within a step. Set `trainer.max_steps`.")
+    if trainer.accumulate_grad_batches != 1:
+        raise ValueError(
+            f"`trainer.accumulate_grad_batches` is {trainer.accumulate_grad_batches}. mmalign derives it from "
+            "`data.batch_size` (rows per optimizer step, over all ranks) and `data.micro_batch_size`; set those."
+        )
     if trainer.max_epochs == trainer.max_steps == -1:
         raise ValueError(
             "`trainer.max_epochs` and `trainer.max_steps` are both -1: set one, the schedule needs an end."
+        )
+    for name, neutral in (("limit_train_batches", 1.0), ("overfit_batches", 0.0)):
+        value = getattr(trainer, name)
+        if value != neutral and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            raise ValueError(f"`trainer.{name}` is {value}: epochs would end within a step. Set `trainer.max_steps`.")
+
+
+def check_method(method: AlignmentModule, data: ShardData, *, precision: str) -> None:
+    """Refuse rows that the method cannot train on, and a precision that its weights cannot have."""
+    wanted, made = ([role.name.lower() for role in each.roles] for each in (method, data.view))
+    if wanted != made:
+        raise ValueError(
+            f"{type(method).__name__} trains on rows of {wanted}, but `data.view` ({type(data.view).__name__}) makes "
+            f"{made}. Choose another view."
+        )
+    if method.backbone.dtype == "bfloat16" and precision != "bf16-mixed":
+        raise ValueError(
+            f"`model.backbone.dtype` bfloat16 needs `trainer.precision` bf16-mixed, got {precision}: the adapters stay "
+            "float32, and meet the weights under autocast."
         )
 
 

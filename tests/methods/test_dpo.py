@@ -135,6 +135,22 @@ def test_label_smoothing_and_averaging_are_obeyed(fit, tmp_path):
     assert min(float(v) for v in logged(tmp_path / "smooth").values()) > floor - 1e-3
 
 
+def test_bf16_is_close_to_float32(fit, tmp_path):
+    """dpo.yaml's precision, on the CPU: bf16 weights, float32 adapters and projector; losses to 1e-2."""
+    fit("--model.backbone.train_projector=true", "--trainer.max_epochs=1", run_dir=tmp_path / "float32")
+    cli = fit(
+        "--model.backbone.train_projector=true",
+        "--model.backbone.dtype=bfloat16",
+        "--trainer.precision=bf16-mixed",
+        "--trainer.max_epochs=1",
+        run_dir=tmp_path / "bf16",
+    )
+    assert {p.dtype for p in cli.model.parameters() if p.requires_grad} == {torch.float32}
+    assert {p.dtype for p in cli.model.parameters() if not p.requires_grad} == {torch.bfloat16}
+    exact, found = ([float(v) for v in logged(tmp_path / name).values()] for name in ("float32", "bf16"))
+    assert found == pytest.approx(exact, abs=1e-2)
+
+
 @pytest.mark.parametrize(
     ("option", "says"),
     [("beta=-1", "beta > 0"), ("label_smoothing=0.5", r"\[0, 0.5\)")],
@@ -211,6 +227,7 @@ def test_preflight_stops_when_no_row_fits(fit):
         ("--trainer.limit_train_batches=3", "trainer.max_steps"),
         ("--trainer.max_epochs=-1", "the schedule needs an end"),
         ("--data.view=mmalign.data.views.Gold", "Choose another view"),
+        ("--model.backbone.dtype=bfloat16", "needs `trainer.precision` bf16-mixed"),
     ],
 )
 def test_settings_that_cannot_work_together_are_refused(fit, option, says):
