@@ -6,6 +6,7 @@ Every step is a command that a user would type; it is shown before it runs. Stop
 where it was: training from its last checkpoint, evaluation from its last answers.
 """
 
+import os
 import shlex
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from mmalign.evaluation.table import MAIN, scores_table
 from .demo_serve import ask, served
 
 BASE, TEMPLATE, ADAPTER_NAME = "embedded", "llava_hf", "dpo"
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""The embedded model's tensors are too small to share: a second thread of torch mostly waits, on a busy machine long."""
 
 
 class DemoError(ValueError):
@@ -72,7 +75,8 @@ def _run_step(console: Console, title: str, command: str) -> None:
     console.print(Rule(title, align="left"))
     console.print(f"[bold]$ mmalign {command}[/bold]", soft_wrap=True)
     began = time.perf_counter()
-    code = subprocess.run([sys.executable, "-m", "mmalign.cli", *shlex.split(command)], check=False).returncode
+    argv = [sys.executable, "-m", "mmalign.cli", *shlex.split(command)]
+    code = subprocess.run(argv, check=False, env=os.environ | ONE_THREAD).returncode
     if code:
         raise DemoError(
             f"`mmalign {command}` ended with exit status {code}; its reason stands above. Mend that and run "
