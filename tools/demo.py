@@ -29,7 +29,7 @@ from .demo_serve import ask, served
 
 BASE, TEMPLATE, ADAPTER_NAME = "embedded", "llava_hf", "dpo"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-"""The embedded model's tensors are too small to share: a second thread of torch mostly waits, on a busy machine long."""
+"""The embedded model's tensors are too small to share: a second thread mostly waits, on a busy machine for long."""
 
 
 class DemoError(ValueError):
