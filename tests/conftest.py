@@ -1,6 +1,7 @@
 """What every test shares: a random LLaVA small enough for two CPU cores, written and loaded by the real classes."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,9 @@ CORPUS = ["USER: What do you see? ASSISTANT: A red circle and a blue square.", "
 
 COLORS = ("red", "green", "blue", "yellow")
 
-torch.set_num_threads(1)  # these tensors are tiny: a second thread only waits, and makes sums depend on the machine
+# These tensors are tiny: a second thread only waits, and makes sums depend on the machine. Here and in child processes.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_collection_modifyitems(items):
