@@ -7,6 +7,7 @@ Axis names, used in every shape of this package:
     responses   all responses of the batch, row after row
     targets     response tokens (end token included) of the batch, response after response
     pairs       rows that hold a chosen and a rejected response
+    references  frozen models whose log-probabilities came with the rows, from their stores
 
 One row, a picture of four tokens and two responses (segment 0 is the prompt):
 
@@ -21,11 +22,10 @@ each response is predicted at the prompt's last position: `predictors` gathers i
 from enum import IntEnum
 from typing import NamedTuple
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-IGNORE_INDEX = -100
-"""Label of every position that is not a response token, in the tensors other libraries want."""
 PADDING_SEGMENT = -1
 """`segment_ids` of padding; 0 is the prompt, k >= 1 the k-th response."""
 
@@ -34,8 +34,15 @@ class Role(IntEnum):
     """What a response is to its row."""
 
     ANSWER = 0
+    """To be learned as it is (SFT and its kin)."""
     CHOSEN = 1
+    """The better one of a pair; where answers are unpaired (KTO), a good one."""
     REJECTED = 2
+    """The worse one of a pair; where answers are unpaired, a bad one."""
+    OTHER_IMAGE = 3
+    """The chosen answer once more, behind a changed picture, in a row of its own (mDPO, POVID)."""
+    MISMATCHED = 4
+    """Another prompt's answer, which nothing is learned from (KTO's baseline)."""
 
 
 class Batch(NamedTuple):
@@ -47,8 +54,6 @@ class Batch(NamedTuple):
     pixel_values: Float[Tensor, "images channels height width"]
     row_weights: Float[Tensor, " rows"]
     """1, or 0 for a hole: a row that only keeps the step's shape."""
-    refused: Int[Tensor, " rows"]
-    """1 where a row was too long and a hole stands in its place."""
     row_index: Int[Tensor, " responses"]
     """The row of each response."""
     roles: Int[Tensor, " responses"]
@@ -61,8 +66,12 @@ class Batch(NamedTuple):
     """Token id of each target."""
     response_index: Int[Tensor, " targets"]
     """The response of each target."""
+    reference_logps: Float[Tensor, "references targets"]
+    """Log-probability of each target under each reference, from their stores; no reference, no line."""
     keys: list[str]
     """`shard/sample` of each row, for messages."""
+    refusals: list[str]
+    """Why a hole stands in a row's place, empty where none does."""
 
     @property
     def num_rows(self) -> int:
@@ -74,14 +83,27 @@ class Batch(NamedTuple):
         """Responses, those of holes included."""
         return len(self.row_index)
 
+    @property
+    def lengths(self) -> Int[Tensor, " responses"]:
+        """Tokens of each response, end token included."""
+        return torch.bincount(self.response_index, minlength=self.num_responses)
+
+    def weights_of(self, *roles: Role) -> Float[Tensor, " chosen_responses"]:
+        """Row weight of each response that plays one of the roles, in the order of the responses."""
+        return self.row_weights[self.row_index[self.plays(*roles)]]
+
+    def plays(self, *roles: Role) -> Bool[Tensor, " responses"]:
+        """Which responses play one of the roles."""
+        return torch.isin(self.roles, self.roles.new_tensor(roles))
+
 
 class Logps(NamedTuple):
     """Log-probabilities (nats) of the responses of a batch under one model."""
 
     sums: Float[Tensor, " responses"]
-    """Summed over the tokens of each response, end token included."""
+    """Summed over the tokens of each response, end token included; each times its weight, where tokens have weights."""
     lengths: Float[Tensor, " responses"]
-    """Number of tokens summed, at least 1."""
+    """Number of tokens summed, at least 1; the sum of their weights, where they have weights."""
 
     @property
     def means(self) -> Float[Tensor, " responses"]:
@@ -102,3 +124,10 @@ class PairLoss(NamedTuple):
     losses: Float[Tensor, " pairs"]
     chosen_rewards: Float[Tensor, " pairs"]
     rejected_rewards: Float[Tensor, " pairs"]
+
+
+class AnswerLoss(NamedTuple):
+    """What every loss of single, unpaired answers returns; the rewards carry no gradient."""
+
+    losses: Float[Tensor, " answers"]
+    rewards: Float[Tensor, " answers"]
