@@ -3,14 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import LlavaForConditionalGeneration
 
+from mmalign import adapters
+from mmalign.attention import PROMPT_FIRST, response_mask
 from mmalign.batch import Batch
 from mmalign.processor import LOADING_ERRORS, resolve_checkpoint, unusable_checkpoint
 from mmalign.template import TemplateName
@@ -40,8 +45,11 @@ class BackboneSettings:
     """Dropout on the adapters' input, in [0, 1)."""
     train_projector: bool = False
     """Also train the projector in full, kept by PEFT's `modules_to_save` so that the reference has the old one."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: about a third more arithmetic for far less memory."""
+    gradient_checkpointing: bool | float = False
+    """Recompute activations in the backward pass: in all decoder layers (a third more arithmetic for far less memory),
+    in none, or in this share of them, in [0, 1]."""
+    adapter: str = ""
+    """PEFT folder of an adapter to start from: the policy starts as a copy of it, the reference is base + adapter."""
 
 
 def load_llava(checkpoint: str, *, dtype: torch.dtype) -> LlavaForConditionalGeneration:
@@ -81,25 +89,24 @@ class Llava(nn.Module):
         """
         super().__init__()
         self.model = source if isinstance(source, PeftModel) else self._adapted(source)
+        self.base.model.language_model.set_attn_implementation(PROMPT_FIRST)
         self.train()  # from_pretrained leaves eval mode and Lightning keeps it: no gradient checkpointing, no dropout
 
     @staticmethod
     def _adapted(settings: BackboneSettings) -> PeftModel:
+        lora = _starting_config(settings) if settings.adapter else _fresh_config(settings)
         base = load_llava(settings.checkpoint, dtype=getattr(torch, settings.dtype))
-        lora = LoraConfig(
-            r=settings.lora_rank,
-            lora_alpha=settings.lora_alpha,
-            lora_dropout=settings.lora_dropout,
-            target_modules=LANGUAGE_LINEARS,
-            modules_to_save=[PROJECTOR] if settings.train_projector else None,
-            task_type="CAUSAL_LM",
-        )
-        model = get_peft_model(base, lora)
+        try:
+            model = get_peft_model(base, lora)
+        except ValueError as error:  # a fresh adapter fits every LLaVA
+            raise adapters.unusable_adapter(settings.adapter, error) from error
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-        if settings.gradient_checkpointing:
-            base.model.language_model.activation_checkpointing_enable({"use_reentrant": False})
+        if settings.adapter:
+            adapters.load_weights(model, settings.adapter, adapters.POLICY)
+            adapters.add_frozen(model, settings.adapter, adapters.REFERENCE)
+        recompute(base.model.language_model, float(settings.gradient_checkpointing))
         return model
 
     @property
@@ -130,9 +137,29 @@ class Llava(nn.Module):
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Inside this context the adapters (and a trained projector) are off: the model is its own reference."""
-        with self.model.disable_adapter():
+        """Inside this context the model is what the run started from: the base, or base + starting adapter."""
+        name = adapters.REFERENCE if adapters.REFERENCE in self.model.peft_config else None
+        with adapters.acting(self.model, name):
             yield
+
+    @contextmanager
+    def adapter_as_reference(self, folder: str | Path) -> Iterator[None]:
+        """Inside this context the model is base + the adapter in a folder, which is gone afterwards.
+
+        Raises:
+            FileNotFoundError, ValueError: No adapter there, or one that does not fit.
+        """
+        name = "further"
+        adapters.add_frozen(self.model, folder, name)
+        try:
+            with adapters.acting(self.model, name):
+                yield
+        finally:
+            adapters.remove(self.model, name)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the policy's adapter, and no other, in PEFT's own format."""
+        self.model.save_pretrained(str(folder), selected_adapters=[adapters.POLICY])
 
     @property
     def trains_projector(self) -> bool:
@@ -144,12 +171,53 @@ class Llava(nn.Module):
         return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
 
 
-def response_mask(segment_ids: Int[Tensor, "rows tokens"]) -> Bool[Tensor, "rows 1 tokens tokens"]:
-    """True where a position may look: backwards, at the prompt and at its own segment.
+def _fresh_config(settings: BackboneSettings) -> LoraConfig:
+    return LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=LANGUAGE_LINEARS,
+        modules_to_save=[PROJECTOR] if settings.train_projector else None,
+        task_type="CAUSAL_LM",
+    )
 
-    Padding looks at padding (its own segment), so no softmax runs over nothing.
+
+def _starting_config(settings: BackboneSettings) -> LoraConfig:
+    """The config of the starting adapter, with this run's dropout.
+
+    Raises:
+        FileNotFoundError, ValueError: No adapter there, or its shape is not what the settings say.
     """
-    tokens = segment_ids.shape[1]
-    backwards = torch.ones(tokens, tokens, dtype=torch.bool, device=segment_ids.device).tril()
-    key, query = segment_ids[:, None, :], segment_ids[:, :, None]
-    return (backwards & ((key == 0) | (key == query)))[:, None]
+    lora = adapters.read_config(settings.adapter)
+    found = {
+        "lora_rank": lora.r,
+        "lora_alpha": lora.lora_alpha,
+        "train_projector": PROJECTOR in (lora.modules_to_save or ()),
+    }
+    if wrong := [f"{name}: {value}" for name, value in found.items() if value != getattr(settings, name)]:
+        raise ValueError(
+            f"The adapter in {settings.adapter} is not what `model.backbone` describes. A run goes on with the shape "
+            f"of the adapter that it starts from: set {', '.join(wrong)}."
+        )
+    lora.lora_dropout = settings.lora_dropout
+    lora.inference_mode = False
+    return lora
+
+
+def recompute(language_model: nn.Module, share: float) -> None:
+    """Turn gradient checkpointing on in a share of the decoder layers, in [0, 1].
+
+    The first ones: when the backward pass comes to them, the others have freed their activations already.
+
+    Raises:
+        ValueError: It is no share.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(
+            f"`model.backbone.gradient_checkpointing` is the share of layers that recompute and must lie in [0, 1], "
+            f"got {share}. true is all of them, false none."
+        )
+    layers = list[Any](cast(nn.ModuleList, language_model.layers))
+    for layer in layers[: round(share * len(layers))]:
+        layer.gradient_checkpointing = True
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)

@@ -1,9 +1,15 @@
 """What must be true of a response's log-probability: it is what plain transformers gives for that response alone."""
 
+from collections import Counter
+
 import pytest
 import torch
+from torch.nn.functional import rms_norm
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from mmalign.backbone import BackboneSettings, Llava, response_mask
+from mmalign import logps as logps_module
+from mmalign.backbone import BackboneSettings, Llava
 from mmalign.batch import Role
 from mmalign.data.collate import Collator
 from mmalign.data.rows import Answer, Row, RowEncoder
@@ -81,17 +87,25 @@ def test_equal_to_each_response_alone(setting):
         assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
-def test_equal_in_float64(setting):
-    """The rest is rounding: in float64 the two agree to 1e-9."""
+def test_equal_in_float64(setting, monkeypatch):
+    """The rest is rounding: in float64 the two agree to 1e-9, sums and every gradient.
+
+    Once transformers' norms don't turn to float32 inside.
+    """
+    monkeypatch.setattr(
+        LlamaRMSNorm, "forward", lambda self, x: rms_norm(x, x.shape[-1:], self.weight, self.variance_epsilon)
+    )
     llava, collate, encoded = setting
     llava.double()
     try:
-        states = llava(collate(encoded))
-        batch = collate(encoded)
-        logits = llava.head(states.flatten(0, 1)[batch.predictors])
-        token = logits.log_softmax(-1).gather(-1, batch.targets[:, None])[:, 0]
-        sums = torch.zeros(batch.num_responses, dtype=torch.float64).index_add(0, batch.response_index, token)
-        torch.testing.assert_close(sums, alone(llava, encoded), rtol=1e-9, atol=1e-9)
+        found = response_logps(llava, collate(encoded)).sums
+        torch.testing.assert_close(found, alone(llava, encoded), rtol=1e-9, atol=1e-9)
+        weights = torch.linspace(-1, 1, len(found), dtype=torch.float64)
+        (found * weights).sum().backward()
+        expected = gradients(llava)
+        (alone(llava, encoded) * weights).sum().backward()
+        for name, gradient in gradients(llava).items():
+            assert (expected[name] - gradient).norm() <= 1e-9 * gradient.norm(), name
     finally:
         llava.float()
 
@@ -143,19 +157,34 @@ def test_a_text_only_batch_still_reaches_a_trained_projector(tiny_llava, setting
     assert all(p.grad is not None for p in llava.parameters() if p.requires_grad)
 
 
-def test_gradient_checkpointing_changes_nothing(tiny_llava, setting):
+@pytest.mark.parametrize(("share", "layers"), [(False, []), (0.5, [0]), (True, [0, 1])])
+def test_gradient_checkpointing_changes_nothing_but_who_runs_twice(tiny_llava, setting, share, layers):
+    """In training the first layers run again in the backward pass, as many as asked for; in a reference pass none."""
     _, collate, encoded = setting
-    batch, found = collate(encoded), []
-    for recompute in (False, True):
-        torch.manual_seed(2)
-        settings = BackboneSettings(
-            checkpoint=tiny_llava, dtype="float32", lora_dropout=0.0, gradient_checkpointing=recompute
-        )
-        llava = Llava(settings)
-        assert llava.training, "eval mode would silently turn it off"
-        response_logps(llava, batch).sums.sum().backward()
-        found.append(gradients(llava))
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    batch, settings = collate(encoded), {"checkpoint": tiny_llava, "dtype": "float32", "lora_dropout": 0.0}
+    torch.manual_seed(2)
+    plain = Llava(BackboneSettings(**settings))
+    torch.manual_seed(2)
+    llava = Llava(BackboneSettings(**settings, gradient_checkpointing=share))
+    assert llava.training, "eval mode would silently turn it off"
+    runs = Counter()
+    for number, layer in enumerate(llava.base.model.language_model.layers):
+        layer.mlp.register_forward_pre_hook(lambda *_, number=number: runs.update([number]))
+    for each in (plain, llava):
+        response_logps(each, batch).sums.sum().backward()
+    assert runs == {number: 2 if number in layers else 1 for number in (0, 1)}
+    expected, found = gradients(plain), gradients(llava)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    runs.clear()
+    with torch.no_grad(), llava.reference():
+        response_logps(llava, batch)
+    assert runs == {0: 1, 1: 1}
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_of_layers_is_between_none_and_all(tiny_llava, share):
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        Llava(BackboneSettings(checkpoint=tiny_llava, dtype="float32", gradient_checkpointing=share))
 
 
 def test_the_tower_runs_once_a_picture(setting):
@@ -170,34 +199,76 @@ def test_the_tower_runs_once_a_picture(setting):
     assert seen == [4]
 
 
-def test_no_logits_beyond_a_chunk(monkeypatch):
-    """The head never sees more than a chunk of states, and the chunks give what the whole gives, gradients too."""
-    from mmalign import logps
+class Largest(TorchDispatchMode):
+    """Remembers the most elements that any tensor had which an operation made."""
 
-    monkeypatch.setattr(logps, "CHUNK", 5)
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        output = function(*args, **(kwargs or {}))
+        made = output if isinstance(output, (tuple, list)) else (output,)
+        self.elements = max([self.elements, *(each.numel() for each in made if isinstance(each, torch.Tensor))])
+        return output
+
+
+def logps_and_gradient(head, states, targets, weights):
+    states = states.clone().requires_grad_()
+    found = target_logps(head, states, targets)
+    (found * weights).sum().backward()
+    return found.detach(), states.grad
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_no_logits_beyond_a_chunk(monkeypatch, trains):
+    """Chunks give what the whole gives, gradients too; no tensor is larger than a chunk's logits, or than the head."""
+    monkeypatch.setattr(logps_module, "CHUNK", 5)
     torch.manual_seed(0)
-    head, sizes = torch.nn.Linear(8, 30), []
-    head.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
-    states, targets = torch.randn(12, 8, requires_grad=True), torch.randint(0, 30, (12,))
-    chunked = target_logps(head, states, targets)
-    (found,) = torch.autograd.grad(chunked.sum(), states)
-    assert max(sizes) == 5
-    whole = head(states).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
-    torch.testing.assert_close(chunked, whole)
-    torch.testing.assert_close(found, torch.autograd.grad(whole.sum(), states)[0])
+    head = torch.nn.Linear(8, 300, bias=False).requires_grad_(trains)
+    states, targets, weights = torch.randn(600, 8), torch.randint(0, 300, (600,)), torch.linspace(-1, 1, 600)
+    with Largest() as largest:
+        chunked, found = logps_and_gradient(head, states, targets, weights)
+    assert largest.elements <= max(5 * 300, 600 * 8)
+    alone = states.clone().requires_grad_()
+    whole = head(alone).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    torch.testing.assert_close(chunked, whole.detach())
+    (gradient,) = torch.autograd.grad((whole * weights).sum(), alone)
+    torch.testing.assert_close(found, gradient)
 
 
-def test_who_sees_whom():
-    """Prompt of two, answers of one and two tokens, one pad; by hand."""
-    seen = response_mask(torch.tensor([[0, 0, 1, 2, 2, -1]]))[0, 0].int().tolist()
-    assert seen == [
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0],
-        [1, 1, 0, 1, 0, 0],
-        [1, 1, 0, 1, 1, 0],
-        [1, 1, 0, 0, 0, 1],
-    ]
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-9), (torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_frozen_head_gives_what_one_that_trains_gives(dtype, close, bias):
+    """The same values and gradients from both ways of taking them, in each precision."""
+    torch.manual_seed(0)
+    head = torch.nn.Linear(16, 300, bias=bias, dtype=dtype)
+    states, targets, weights = torch.randn(40, 16, dtype=dtype), torch.randint(0, 300, (40,)), torch.linspace(-1, 1, 40)
+    logps, gradient = logps_and_gradient(head, states, targets, weights)
+    frozen_logps, frozen_gradient = logps_and_gradient(head.requires_grad_(False), states, targets, weights)
+    assert (frozen_logps - logps).norm() <= close * logps.norm()
+    assert (frozen_gradient - gradient).norm() <= close * gradient.norm()
+    assert frozen_gradient.dtype == dtype
+
+
+def test_a_frozen_head_runs_once_and_keeps_neither_logits_nor_weight():
+    head = torch.nn.Linear(8, 300, bias=False).requires_grad_(False)
+    calls = []
+    head.register_forward_hook(lambda *_: calls.append(1))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each.shape) or each, lambda each: each):
+        found = target_logps(head, torch.randn(40, 8, requires_grad=True), torch.randint(0, 300, (40,)))
+        found.sum().backward()
+    assert len(calls) == 1
+    assert kept == [(40, 8)]
+
+
+def test_a_head_that_is_cut_among_ranks_is_left_to_the_strategy():
+    """ZeRO-3 marks the weights that it has cut; it gathers them where modules run, so the module runs again."""
+    head = torch.nn.Linear(8, 300, bias=False).requires_grad_(False)
+    head.weight.ds_id = 0
+    calls = []
+    head.register_forward_hook(lambda *_: calls.append(1))
+    target_logps(head, torch.randn(40, 8, requires_grad=True), torch.randint(0, 300, (40,))).sum().backward()
+    assert len(calls) == 2
 
 
 def test_pairs_by_role(setting):
