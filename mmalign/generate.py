@@ -55,7 +55,7 @@ def generate(
     Args:
         model: A `LlavaForConditionalGeneration`, bare or under PEFT; its mode is set to eval for the call.
         template: Turns messages into tokens; the one the model was trained with.
-        prompts: Conversations, each ending with a user turn.
+        prompts: Conversations, each ending with a user turn, or with the opening of the answer.
         sampling: Temperature and limits.
         batch_size: Prompts that run together; long ones first, so that little is padded.
         progress: Called with the number of answers done after every batch.

@@ -30,4 +30,6 @@ def read_header(data: bytes) -> Image.Image:
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """Decoded, and as a viewer shows it, the EXIF rotation applied; raises one of `DECODER_ERRORS`."""
-    return ImageOps.exif_transpose(image).convert("RGB")
+    ImageOps.exif_transpose(image, in_place=True)  # in place: a copy costs as much as decoding
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")

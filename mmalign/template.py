@@ -69,7 +69,11 @@ class Template:
         self._space_behind_special = self._puts_space_behind_special()
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Tokens up to and including the last `ASSISTANT:`; every picture as its `num_image_tokens` image tokens."""
+        """Tokens up to and including the last `ASSISTANT:`; every picture as its `num_image_tokens` image tokens.
+
+        An assistant turn at the very end is an opening that the answer goes on from: its tokens, too, but no end
+        token. Transformers makes the same of these messages with `continue_final_message=True`.
+        """
         system = next((m for m in messages if m.role == "system"), None)
         opening = _plain(system) if system else self.system
         ids = [self.bos_token_id]
@@ -87,6 +91,8 @@ class Template:
             elif message.role == "assistant":
                 ids += self._behind_special(text) + self.encode_response(_plain(message))
                 text = ""
+        if messages and messages[-1].role == "assistant":
+            return ids[:-1]
         return ids + self._behind_special(text)
 
     def encode_response(self, text: str) -> list[int]:

@@ -109,3 +109,46 @@ def test_every_picture_has_its_tokens_where_it_stands(template):
 def test_pictures_belong_to_user_turns(template):
     with pytest.raises(ValueError, match="Only user turns can hold pictures"):
         template.encode_prompt([Message("assistant", (ImageSlot(),)), user(Text("q"))])
+
+
+OPENINGS = ["helpfulness:4,correctness:4,coherence:4,complexity:4,verbosity:4\n", "I can see", "<image> </s>"]
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+@pytest.mark.parametrize("name", ["vicuna_v1", "llava_hf"])
+@pytest.mark.parametrize("messages", CONVERSATIONS, ids=["text", "image", "turns"])
+def test_an_opened_answer_has_the_tokens_of_the_whole_conversation(processor, name, messages, opening):
+    """Opening and answer apart give the same ids as one assistant turn, from us and from plain transformers."""
+    template = Template(processor, name)
+    asked, answer = parse_messages(messages), "A red circle."
+    apart = template.encode_prompt([*asked, Message("assistant", (Text(opening),))]) + template.encode_response(answer)
+    whole = f"{opening} {answer}"
+    assert apart == template.encode_prompt(asked) + template.encode_response(whole)
+    if "</s>" in opening:
+        return  # plain transformers reads that as the end
+    text = processor.apply_chat_template(
+        [*messages, {"role": "assistant", "content": whole}], chat_template=CHAT_TEMPLATES[name]
+    )
+    images = sum(part["type"] == "image" for m in messages for part in m["content"] if isinstance(part, dict))
+    pictures = [Image.new("RGB", (64, 64))] * images or None
+    assert apart == processor(text=text, images=pictures, add_special_tokens=False)["input_ids"][0]
+
+
+@pytest.mark.parametrize("opening", OPENINGS[:2])
+@pytest.mark.parametrize("messages", CONVERSATIONS, ids=["text", "image", "turns"])
+def test_plain_transformers_continues_an_opening(processor, messages, opening):
+    """`continue_final_message` with the exported Jinja: what serves an export elsewhere needs no other template."""
+    opened = [*messages, {"role": "assistant", "content": opening}]
+    text = processor.apply_chat_template(opened, chat_template=CHAT_TEMPLATES["llava_hf"], continue_final_message=True)
+    images = sum(part["type"] == "image" for m in messages for part in m["content"] if isinstance(part, dict))
+    pictures = [Image.new("RGB", (64, 64))] * images or None
+    plain = processor(text=text, images=pictures, add_special_tokens=False)["input_ids"][0]
+    assert Template(processor, "llava_hf").encode_prompt(parse_messages(opened)) == plain
+
+
+def test_only_the_last_assistant_turn_is_open(template):
+    """Earlier ones keep their end token, and the opening of a text-only prompt has none."""
+    earlier, opening = (Message("assistant", (Text(text),)) for text in ("Yes.", "It"))
+    ids = template.encode_prompt([user(Text("a")), earlier, user(Text("b")), opening])
+    assert ids.count(template.eos_token_id) == 1
+    assert ids[-1] != template.eos_token_id

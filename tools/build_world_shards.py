@@ -1,9 +1,11 @@
-"""Build the embedded world's preference shards: prompts, four sampled answers each, exact ratings.
+"""Build the embedded world's preference shards: prompts, four sampled answers each, exact ratings; and the teacher's.
 
     python -m mmalign.tools.build_world_shards --checkpoint embedded --shards shards
 
 Writes `world` (the training set of the demo) and `world-heldout` (its validation set). Answers are sampled at the
 paper's temperature, each with a seed made from its task's id and its number, so a second build gives the same bytes.
+Last of each sample stands the teacher's answer, right and in a foreign style, for SFT. It has no ratings, so every view
+that goes by ratings passes over it.
 
 Tests   tests/world/test_build_world_shards.py
 """
@@ -28,6 +30,7 @@ from mmalign.world.judge import WorldJudge
 from mmalign.world.measures import describe_counts
 from mmalign.world.scene import Split
 from mmalign.world.tasks import Task, task, tasks
+from mmalign.world.teacher import TEACHER, teacher_answer
 
 from .embedded_scores import answer
 
@@ -90,7 +93,7 @@ def answer_seeds(each: Task) -> list[int]:
 
 
 def judged_sample(each: Task, answers: Sequence[str], model: str) -> Sample:
-    """The record of a task with its answers and their ratings."""
+    """The record of a task with its answers, their ratings, and the teacher's answer."""
     responses = []
     for text, seed in zip(answers, answer_seeds(each), strict=True):
         ratings = WorldJudge().rate(each, text)
@@ -98,6 +101,7 @@ def judged_sample(each: Task, answers: Sequence[str], model: str) -> Sample:
         responses.append(
             Response(text=text, model=model, sampling=sampling, ratings=ratings.scores(), rationale=ratings.rationale)
         )
+    responses.append(Response(text=teacher_answer(each), model=TEACHER))
     return Sample(
         key=each.id.removeprefix("world/").replace("/", "-"),
         messages=parse_messages(each.messages),
@@ -125,7 +129,7 @@ def _summary(asked: Sequence[Task], samples: Sequence[Sample]) -> str:
 
 
 def _best_and_worst(sample: Sample) -> tuple[Response, Response]:
-    ranked = sorted(sample.responses, key=_quality)
+    ranked = sorted((response for response in sample.responses if response.ratings), key=_quality)
     return ranked[-1], ranked[0]
 
 

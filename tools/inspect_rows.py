@@ -2,7 +2,8 @@
 
     mmalign inspect --shards world --limit 2
 
-Prompts are grey, pictures stand as `[image x16]`, trained tokens are green (chosen), red (rejected) or cyan (answer).
+Prompts are grey, pictures stand as `[image x16]`, trained tokens are green (chosen), red (rejected), cyan (answer) or
+magenta (the chosen ones behind another picture); another prompt's answer, from which nothing is learned, is dim.
 """
 
 from itertools import groupby
@@ -15,6 +16,7 @@ from mmalign.batch import Batch, Role
 from mmalign.data.collate import Collator
 from mmalign.data.rows import Overlong, RowEncoder
 from mmalign.data.rowset import RowSet, Source
+from mmalign.data.variants import Variant
 from mmalign.data.views import Pairs, View
 from mmalign.processor import load_processor
 from mmalign.template import Template, TemplateName
@@ -22,7 +24,13 @@ from mmalign.template import Template, TemplateName
 CONSOLE = Console(soft_wrap=True, highlight=False)
 PROMPT_STYLE = "bright_black"
 IMAGE_STYLE = "magenta"
-ANSWER_STYLES = {Role.ANSWER: "cyan", Role.CHOSEN: "green", Role.REJECTED: "red"}
+ANSWER_STYLES = {
+    Role.ANSWER: "cyan",
+    Role.CHOSEN: "green",
+    Role.REJECTED: "red",
+    Role.OTHER_IMAGE: "magenta",
+    Role.MISMATCHED: "dim",
+}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -49,7 +57,8 @@ def inspect(
 
     Args:
         shards: Folder or address of shards, or `world`, which ships with mmalign.
-        view: What makes rows of samples, for instance `Gold` or `Pairs --view.margin 3`; `Pairs` by default.
+        view: What makes rows of samples: `Pairs` by default, or `ImagePairs`, `BestOfN`, `Gold`, `Steer`, `Unpaired`,
+            `Prompts`, with their settings, for instance `--view Pairs --view.margin 3`.
         checkpoint: Whose tokenizer and image processor to use.
         template: Conversation format.
         pad_images: Pad pictures to a square, or crop their centre.
@@ -66,8 +75,10 @@ def inspect(
     encode = RowEncoder(speak, max_length=max_length, overlong=overlong)
     collate = Collator(pad_token_id=speak.tokenizer.pad_token_id)
     for number in range(min(limit, len(rows))):
-        CONSOLE.print()
-        CONSOLE.print(row_text(collate([encode(rows[number])]), speak))
+        group = rows[number]
+        for row, encoded in zip(group, encode.group(group), strict=True):
+            CONSOLE.print()
+            CONSOLE.print(row_text(collate([encoded]), speak, row.variant))
 
 
 def show_counts(rows: RowSet, *, verify: bool) -> None:
@@ -83,16 +94,21 @@ def show_counts(rows: RowSet, *, verify: bool) -> None:
         CONSOLE.print("Every shard hashes to what the manifest says.")
 
 
-def row_text(batch: Batch, template: Template) -> Text:
+def row_text(batch: Batch, template: Template, variant: Variant | None = None) -> Text:
     """One collated row, coloured; taken from the batch, so it is what a method trains on.
 
     Args:
         batch: Of one row.
         template: Decodes its tokens.
+        variant: What was done to its pictures.
     """
     text = Text(f"{batch.keys[0]}\n", style="bold")
-    if not batch.row_weights[0]:
-        text.append("refused: longer than max_length, a stand-in takes its place\n", style="yellow")
+    if variant is not None:
+        text.append(f"pictures changed by {variant!r}\n", style=IMAGE_STYLE)
+    if batch.refusals[0]:
+        text.append(f"a stand-in takes its place: {batch.refusals[0]}\n", style="yellow")
+    elif not batch.row_weights[0]:
+        text.append("counts nothing, there is no picture to change\n", style="yellow")
     prompt = batch.input_ids[0][batch.segment_ids[0] == 0].tolist()
     for is_image, ids in _runs(prompt, template.image_token_id):
         if is_image:
@@ -102,8 +118,9 @@ def row_text(batch: Batch, template: Template) -> Text:
             text.append(template.tokenizer.decode(ids), style=PROMPT_STYLE)
     for number, role in enumerate(batch.roles.tolist()):
         ids = batch.targets[batch.response_index == number].tolist()
+        verb = "scored" if role == Role.MISMATCHED else "trained"
         cut = " (truncated)" if batch.truncated[number] else ""
-        text.append(f"\n  {Role(role).name.lower()}, {len(ids)} trained tokens{cut}:", style="default")
+        text.append(f"\n  {Role(role).name.lower()}, {len(ids)} {verb} tokens{cut}:", style="default")
         text.append(template.tokenizer.decode(ids), style=ANSWER_STYLES[Role(role)])
     return text
 

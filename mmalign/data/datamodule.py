@@ -16,9 +16,9 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from mmalign.batch import Batch
 from mmalign.data.collate import Collator
-from mmalign.data.loader import EncodedRows, FixedLoader, RowLoader, Share
-from mmalign.data.order import padded_length
-from mmalign.data.rows import Overlong, RowEncoder
+from mmalign.data.loader import Broken, EncodedRows, FixedLoader, RowLoader, Share
+from mmalign.data.order import Slot, padded_length
+from mmalign.data.rows import EncodedRow, Group, Overlong, RowEncoder
 from mmalign.data.rowset import RowSet, Source
 from mmalign.data.views import View
 from mmalign.processor import load_processor
@@ -38,8 +38,12 @@ class ShardData(LightningDataModule):
         pad_images: bool = True,
         batch_size: int = 128,
         micro_batch_size: int = 8,
+        group_by_length: bool = True,
+        share: float = 1.0,
         max_length: int = 3000,
+        max_tokens: int | None = None,
         overlong: Overlong = "raise",
+        broken: Broken = "raise",
         num_workers: int = 0,
         seed: int = 0,
         window: int = 4,
@@ -58,9 +62,17 @@ class ShardData(LightningDataModule):
             pad_images: Pad pictures to a square, or crop their centre; taken from `model.backbone`.
             batch_size: Rows of one optimizer step, over all devices. The steps do not depend on the number of devices.
             micro_batch_size: Rows of one forward pass on one device; the rest of a step is accumulated.
+            group_by_length: Sort the rows of each step, the longest first, so that micro-batches hold rows of like
+                lengths, and ranks too at any time. Which rows a step has does not change.
+            share: Of the rows of each source, train on this share only, in (0, 1]: the same rows in every epoch, and a
+                smaller share lies within a larger one. Chosen by `data.seed`.
             max_length: Tokens of a prompt with its image tokens and one answer, at most.
+            max_tokens: Positions of one micro-batch, padding included, at most; null: any number.
             overlong: What to do with longer rows: `raise` an error, `refuse` the row, or `truncate` the answer's end.
-                Prompts and pictures are never cut; refused and truncated rows are counted in the logs.
+                Prompts and pictures are never cut; refused and truncated rows are counted in the logs. Above
+                `max_tokens`: `raise`, or else refuse the longest rows of the micro-batch.
+            broken: What to do with a sample that cannot be used, for its broken picture say: `raise` an error, or
+                `refuse` it, named and counted in the logs. A store or a shard that is missing always raises.
             num_workers: Processes per device that read and prepare rows; 0 does it in the training process.
             seed: Of the order of the rows; `seed_everything` does not change it.
             window: Shards that are mixed with one another and read at a time, on top of the order of the shards.
@@ -71,10 +83,15 @@ class ShardData(LightningDataModule):
         self.view = view
         self.checkpoint, self.template_name, self.pad_images = checkpoint, template, pad_images
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
-        self.max_length, self.overlong = max_length, overlong
+        self.group_by_length, self.share = group_by_length, share
+        self.max_length, self.max_tokens, self.overlong, self.broken = max_length, max_tokens, overlong, broken
         self.num_workers, self.seed, self.window, self.pad_to_multiple = num_workers, seed, window, pad_to_multiple
         _at_least(1, batch_size=batch_size, micro_batch_size=micro_batch_size, max_length=max_length, window=window)
         _at_least(1, pad_to_multiple=pad_to_multiple)
+        if max_tokens is not None:
+            _at_least(1, max_tokens=max_tokens)
+        if not 0 < share <= 1:
+            raise ValueError(f"`data.share` is the part of the rows to train on, in (0, 1], got {share}. 1 takes all.")
         _at_least(0, num_workers=num_workers, seed=seed)
 
     def accumulation(self, world_size: int) -> int:
@@ -103,18 +120,27 @@ class ShardData(LightningDataModule):
             pad_token_id=self.template.tokenizer.pad_token_id, pad_to_multiple=self.pad_to_multiple
         )
         if stage == "fit":
-            self.train_rows = self._open(self.train_sources, "data.shards")
+            self.train_rows = self._open(self.train_sources, "data.shards", share=self.share)
         if self.val_sources or stage == "validate":
             self.val_rows = self._open(self.val_sources, "data.val_shards")
 
+    @property
+    def row_sets(self) -> tuple[RowSet, ...]:
+        """What this stage reads."""
+        return tuple(getattr(self, name) for name in ("train_rows", "val_rows") if hasattr(self, name))
+
     def train_dataloader(self) -> RowLoader:
         assert self.trainer is not None
+        image_tokens = self.template.num_image_tokens
+        lengths = self.train_rows.estimated_lengths(image_tokens) if self.group_by_length else None
         return RowLoader(
-            EncodedRows(self.train_rows, self.encoder),
+            EncodedRows(self.train_rows, self.encoder, self.broken),
             self.collator,
             self._share(world_size=self.trainer.world_size, rank=self.trainer.global_rank),
             seed=self.seed,
             window=self.window,
+            lengths=lengths,
+            max_tokens=self.max_tokens,
             num_workers=self.num_workers,
         )
 
@@ -130,18 +156,26 @@ class ShardData(LightningDataModule):
             world_size=world_size,
             rank=self.trainer.global_rank,
         )
-        return FixedLoader(EncodedRows(self.val_rows, self.encoder), self.collator, share, num_workers=self.num_workers)
+        return FixedLoader(
+            EncodedRows(self.val_rows, self.encoder, self.broken),
+            self.collator,
+            share,
+            max_tokens=self.max_tokens,
+            num_workers=self.num_workers,
+        )
 
     def preview(self) -> tuple[Batch, list[str]]:
         """The first rows of the training set, in manifest order, and the text of each answer that stands in the batch.
 
         Nothing of the training order is used up. An answer that was refused is the empty text.
         """
-        rows = [self.train_rows[number] for number in range(min(self.micro_batch_size, len(self.train_rows)))]
-        encoded = [self.encoder(row) for row in rows]
-        texts = [
-            "" if out.refused else answer.text for row, out in zip(rows, encoded, strict=True) for answer in row.answers
-        ]
+        encoded, texts = list[EncodedRow](), list[str]()
+        rows = EncodedRows(self.train_rows, self.encoder, self.broken)
+        for number in range(min(self.micro_batch_size, len(self.train_rows))):
+            group = rows[Slot(number, 1.0)]
+            encoded += group
+            refused = any(row.refusal for row in group)
+            texts += [""] * sum(len(row.answers) for row in group) if refused else _texts(self.train_rows[number])
         return self.collator(encoded), texts
 
     def _share(self, *, world_size: int, rank: int) -> Share:
@@ -149,15 +183,19 @@ class ShardData(LightningDataModule):
             batch_size=self.batch_size, micro_batch_size=self.micro_batch_size, world_size=world_size, rank=rank
         )
 
-    def _open(self, sources: Sequence[Source], config_key: str) -> RowSet:
+    def _open(self, sources: Sequence[Source], config_key: str, *, share: float = 1.0) -> RowSet:
         if not sources:
             raise ValueError(
                 f"`{config_key}` is empty: name a folder or an address of shards (`mmalign import` makes them), or use "
                 "`--config scale/tiny.yaml`, which runs on the embedded model and the shards that ship with mmalign."
             )
-        rows = RowSet(sources, self.view, config_key=config_key)
+        rows = RowSet(sources, self.view, config_key=config_key, share=share, seed=self.seed)
         rank_zero_info(rows.summary())
         return rows
+
+
+def _texts(group: Group) -> list[str]:
+    return [answer.text for row in group for answer in row.answers]
 
 
 def as_sources(shards: str | Sequence[str | Source]) -> tuple[Source, ...]:

@@ -5,9 +5,10 @@ batches handed to the trainer, never those that workers hold ready, and knows no
 go on with other numbers of both. Lightning 2.6 saves and loads it by itself.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
@@ -15,9 +16,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmalign.batch import Batch
 from mmalign.data.collate import Collator
-from mmalign.data.order import Rows, Slot, epoch_order, micro_batch, padded_length
-from mmalign.data.rows import EncodedRow, RowEncoder
+from mmalign.data.order import Rows, Slot, epoch_order, longest_first, micro_batch, padded_length
+from mmalign.data.rows import EncodedRow, Group, RowEncoder
 from mmalign.data.rowset import RowSet
+from mmalign.data.sample import SampleError, ShardError
+from mmalign.data.store import StoreError
+
+Broken = Literal["raise", "refuse"]
 
 
 class LoaderState(TypedDict):
@@ -60,16 +65,49 @@ class Share:
         return self.batch_size // self.chunk
 
 
-class EncodedRows(Dataset[EncodedRow]):
+class EncodedRows(Dataset[list[EncodedRow]]):
     """Rows as tokens and pixels, by slot; what a worker process holds."""
 
-    def __init__(self, rows: RowSet, encoder: RowEncoder) -> None:
+    def __init__(self, rows: RowSet, encoder: RowEncoder, broken: Broken = "raise") -> None:
+        """Remember how.
+
+        Args:
+            rows: What to read.
+            encoder: Rows -> tokens and pixels.
+            broken: What to do with a sample that cannot be used: `raise`; `refuse`: a hole takes its place, counted.
+        """
         self.rows = rows
         self.encoder = encoder
+        self.broken = broken
 
-    def __getitem__(self, slot: Slot) -> EncodedRow:
-        """Read and encode one row; a hole has weight 0."""
-        return self.encoder(self.rows[slot.row]._replace(weight=slot.weight))
+    def __getitem__(self, slot: Slot) -> list[EncodedRow]:
+        """Read and encode one row and those that belong to it; a hole has weight 0.
+
+        Raises:
+            SampleError, ShardError: It cannot be used, where that is an error.
+            StoreError, FileNotFoundError: A store or a shard is not what it was: no fault of one sample.
+        """
+        try:
+            return self.encoder.group(self._weighted(slot))
+        except StoreError:
+            raise
+        except (SampleError, ShardError) as error:
+            if self.broken == "raise":
+                raise
+            holes = self.rows.holes(slot.row)
+            return [self.encoder.stand_in(row._replace(weight=slot.weight), str(error)) for row in holes]
+
+    def stand_in(self, slot: Slot, refusal: str) -> list[EncodedRow]:
+        """Holes in the place of a row and those that belong to it.
+
+        Args:
+            slot: Whose.
+            refusal: Why, for the log.
+        """
+        return [self.encoder.stand_in(row, refusal) for row in self._weighted(slot)]
+
+    def _weighted(self, slot: Slot) -> Group:
+        return tuple(row._replace(weight=row.weight * slot.weight) for row in self.rows[slot.row])
 
 
 class Batches(Dataset[Batch | Exception]):
@@ -78,16 +116,52 @@ class Batches(Dataset[Batch | Exception]):
     Raised in a worker process, an error would reach the user as a traceback that DataLoader wrote into its message.
     """
 
-    def __init__(self, rows: EncodedRows, collator: Collator) -> None:
+    def __init__(self, rows: EncodedRows, collator: Collator, max_tokens: int | None = None) -> None:
+        """Remember how.
+
+        Args:
+            rows: What to read.
+            collator: Rows -> batch.
+            max_tokens: Positions of a batch, padding included, at most; None: any number.
+        """
         self.rows = rows
         self.collator = collator
+        self.max_tokens = max_tokens
 
     def __getitem__(self, slots: Sequence[Slot]) -> Batch | Exception:
         """Read, encode and collate."""
         try:
-            return self.collator([self.rows[slot] for slot in slots])
+            groups = [self.rows[slot] for slot in slots]
+            if self.max_tokens is not None:
+                self._cap(groups, slots, self.max_tokens)
+            return self.collator([row for group in groups for row in group])
         except (ValueError, FileNotFoundError) as error:
             return error
+
+    def _cap(self, groups: list[list[EncodedRow]], slots: Sequence[Slot], max_tokens: int) -> None:
+        """Put holes in the place of the longest rows until the batch is small enough, or raise, as `overlong` says."""
+        whole = set(range(len(slots)))
+        while (positions := self._positions(groups)) > max_tokens:
+            longest = max(whole, key=lambda number: max(row.length for row in groups[number]), default=None)
+            if longest is None:
+                raise ValueError(
+                    f"`data.max_tokens` of {max_tokens} is less than {len(slots)} rows of a micro-batch need when they "
+                    f"are empty ({positions}). Raise it, or lower `data.micro_batch_size`."
+                )
+            row = max(groups[longest], key=lambda row: row.length)
+            said = (
+                f"{row.key}: with its {row.length} tokens the micro-batch has {positions} positions, more than "
+                f"`data.max_tokens` of {max_tokens}. Raise it, lower `data.micro_batch_size`, or set `data.overlong` "
+                "to `refuse` (leave the longest rows out, counted in the logs)."
+            )
+            if self.rows.encoder.overlong == "raise":
+                raise SampleError(said)
+            groups[longest] = self.rows.stand_in(slots[longest], said)
+            whole.remove(longest)
+
+    def _positions(self, groups: Sequence[list[EncodedRow]]) -> int:
+        rows = [row for group in groups for row in group]
+        return len(rows) * self.collator.width(rows)
 
 
 class RowLoader:
@@ -104,6 +178,8 @@ class RowLoader:
         *,
         seed: int = 0,
         window: int = 4,
+        lengths: Rows | None = None,
+        max_tokens: int | None = None,
         num_workers: int = 0,
     ) -> None:
         """Stand at the start of epoch 0.
@@ -114,16 +190,21 @@ class RowLoader:
             share: How a step is cut, and this rank's part.
             seed: Of the order.
             window: Shards whose rows are mixed with one another.
+            lengths: Of each row, roughly: rows of a step are sorted by them. None: they keep the order they have.
+            max_tokens: See `Batches`.
             num_workers: Processes that read, decode and tokenise; 0 does it in this one.
         """
         self.rows = rows
-        self.collator = collator
         self.share = share
         self.seed = seed
         self.window = window
+        self.lengths = lengths
+        self.batches = Batches(rows, collator, max_tokens)
         self.num_workers = num_workers
         self.epoch = 0
         self.position = 0
+        self.waited_s = 0.0
+        """Seconds that its user has waited for batches in all."""
 
     @property
     def places(self) -> int:
@@ -138,15 +219,25 @@ class RowLoader:
     def __iter__(self) -> Iterator[Batch]:
         """The rest of this epoch."""
         # The place moves before the batch is handed over: the trainer saves its state while it holds the batch.
-        for batch in _load(self.rows, self.collator, self.remaining(), self.num_workers):
+        batches = _load(self.batches, self.remaining(), self.num_workers)
+        while (batch := self._timed(batches)) is not None:
             self.position += self.share.chunk
             if self.position == self.places:
                 self.epoch, self.position = self.epoch + 1, 0
             yield batch
 
+    def _timed(self, batches: Iterator[Batch]) -> Batch | None:
+        """The next batch, None behind the last."""
+        began = time.perf_counter()
+        batch = next(batches, None)
+        self.waited_s += time.perf_counter() - began
+        return batch
+
     def remaining(self) -> list[list[Slot]]:
         """The slots of this rank's batches from here to the epoch's end."""
         order = epoch_order(self.rows.rows.order_sources, seed=self.seed, epoch=self.epoch, window=self.window)
+        if self.lengths is not None:
+            order = longest_first(order, self.lengths, self.share.batch_size)
         return [_slots(order, position, self.share) for position in range(self.position, self.places, self.share.chunk)]
 
     def state_dict(self) -> LoaderState:
@@ -177,17 +268,26 @@ class RowLoader:
 class FixedLoader:
     """Batches for validation: every row once, in manifest order, the same each time; holes fill the last batch."""
 
-    def __init__(self, rows: EncodedRows, collator: Collator, share: Share, *, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        rows: EncodedRows,
+        collator: Collator,
+        share: Share,
+        *,
+        max_tokens: int | None = None,
+        num_workers: int = 0,
+    ) -> None:
         """Remember what to load.
 
         Args:
             rows: What to load.
             collator: Rows -> batch.
             share: `batch_size` rows are taken by all ranks at once, in micro-batches.
+            max_tokens: See `Batches`.
             num_workers: See `RowLoader`.
         """
         self.rows = rows
-        self.collator = collator
+        self.batches = Batches(rows, collator, max_tokens)
         self.share = share
         self.num_workers = num_workers
 
@@ -199,26 +299,25 @@ class FixedLoader:
         """All batches of this rank."""
         order = np.arange(len(self.rows.rows), dtype=np.int64)
         batches = [_slots(order, number * self.share.chunk, self.share) for number in range(len(self))]
-        return _load(self.rows, self.collator, batches, self.num_workers)
+        return _load(self.batches, batches, self.num_workers)
 
 
 def _slots(order: Rows, position: int, share: Share) -> list[Slot]:
     return micro_batch(
         order,
         position=position,
-        batch_size=share.batch_size,
         micro_batch_size=share.micro_batch_size,
         world_size=share.world_size,
         rank=share.rank,
     )
 
 
-def _load(rows: EncodedRows, collator: Collator, batches: Sequence[list[Slot]], num_workers: int) -> Iterator[Batch]:
+def _load(batches: Batches, slots: Sequence[list[Slot]], num_workers: int) -> Iterator[Batch]:
     # A generator of its own: without it torch draws a seed from the global one for each iterator, and a resumed run
     # would see other dropout masks than an uninterrupted one.
     loader = DataLoader(
-        Batches(rows, collator),
-        sampler=batches,
+        batches,
+        sampler=slots,
         batch_size=None,
         num_workers=num_workers,
         generator=torch.Generator(),

@@ -2,8 +2,9 @@
 
     rows of all sources, in manifest order   0 1 | 2 3    4 5           two sources: two shards, and one
     epoch_order, seed 0, epoch 0             3 4 2 5 0 1                shards permuted, windows, sources mixed
-    steps of 4 rows, 2 ranks of 1            [3 4 | 2 5] [0 1 | (0) (1)]      (n): a hole, weight 0
-                                             rank 0: 3 2 0 (0)   rank 1: 4 5 1 (1)
+    steps of 4 rows                          [3 4 2 5] [0 1 (1) (1)]            (n): a hole, weight 0
+    longest_first, row 5 the longest         [5 3 4 2] [0 1 (1) (1)]            the same steps
+    2 ranks of 1                             rank 0: 5 4 0 (1)   rank 1: 3 2 1 (1)
 
 A step is a fixed list of rows whatever the number of ranks and workers, so a position in it says all about progress.
 Random numbers are the raw output of PCG64, which NumPy keeps for ever; `Generator` methods may change (NEP 19).
@@ -27,6 +28,7 @@ class _Purpose(IntEnum):
     SHARDS = 1
     WINDOW = 2
     MIX = 3
+    SHARE = 4
 
 
 class SourceRows(NamedTuple):
@@ -48,7 +50,7 @@ class Slot(NamedTuple):
 
     row: int
     weight: float
-    """0 for a hole: a row repeated to fill the last step of an epoch."""
+    """1, or 0 for a hole: a row repeated to fill the last step of an epoch."""
 
 
 def epoch_order(sources: Sequence[SourceRows], *, seed: int, epoch: int, window: int) -> Rows:
@@ -81,32 +83,52 @@ def epoch_order(sources: Sequence[SourceRows], *, seed: int, epoch: int, window:
     return order
 
 
+def share_of(size: int, share: float, *, seed: int, source: int) -> Rows:
+    """Which of a source's rows make up a share of it, in manifest order; a smaller share lies within a larger one.
+
+    Args:
+        size: Rows of the source.
+        share: In (0, 1]; at least one row is taken.
+        seed: Of the choice.
+        source: Number of the source.
+    """
+    return np.sort(permutation(size, _Purpose.SHARE, seed, source)[: max(1, round(size * share))])
+
+
+def longest_first(order: Rows, lengths: Rows, batch_size: int) -> Rows:
+    """The same optimizer steps, each with its longest rows first: so micro-batches hold rows of like lengths.
+
+    Whatever the cut into micro-batches, the rows before a position are the same, so a run resumes within a step. What
+    memory a step needs at most shows in its first micro-batch.
+
+    Args:
+        order: Of an epoch.
+        lengths: Of every row there is, by its number.
+        batch_size: Rows of an optimizer step.
+    """
+    steps = np.arange(len(order)) // batch_size
+    return order[np.lexsort((-lengths[order], steps))]
+
+
 def padded_length(rows: int, batch_size: int) -> int:
     """Places of an epoch: its rows and the holes that fill its last step."""
     return -(-rows // batch_size) * batch_size
 
 
-def micro_batch(
-    order: Rows, *, position: int, batch_size: int, micro_batch_size: int, world_size: int, rank: int
-) -> list[Slot]:
-    """The rows that a rank takes from `position` on.
+def micro_batch(order: Rows, *, position: int, micro_batch_size: int, world_size: int, rank: int) -> list[Slot]:
+    """The rows that a rank takes from `position` on: ranks take turns, so that all have like lengths at a time.
 
     Args:
         order: Of the epoch.
         position: Places used up by all ranks together, a multiple of `micro_batch_size * world_size`.
-        batch_size: Rows of an optimizer step.
         micro_batch_size: Rows of one rank's forward pass.
         world_size: Number of ranks.
         rank: Which of them.
     """
     assert position % (micro_batch_size * world_size) == 0
-    start = position + rank * micro_batch_size
-    step = position // batch_size * batch_size
-    filled = len(order) - step  # rows of this step; holes repeat them
-    return [
-        Slot(int(order[place]), 1.0) if place < len(order) else Slot(int(order[step + (place - step) % filled]), 0.0)
-        for place in range(start, start + micro_batch_size)
-    ]
+    places = range(position + rank, position + micro_batch_size * world_size, world_size)
+    # Holes repeat the last row: where a step begins with its longest rows, the cheapest.
+    return [Slot(int(order[min(place, len(order) - 1)]), float(place < len(order))) for place in places]
 
 
 def permutation(size: int, *key: int) -> Rows:

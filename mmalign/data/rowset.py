@@ -1,21 +1,26 @@
 """Row sets: some shard sets under one view, as one numbered list of rows.
 
-RowSet([Source(path="world"), Source(path="shards/nlvr", weight=0.5)], Pairs())[17] -> Row
+RowSet([Source(path="world"), Source(path="shards/nlvr", weight=0.5)], Pairs())[17] -> Group of rows, nearly always one
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from mmalign.data.order import Rows, SourceRows
+from mmalign.batch import Role
+from mmalign.data.manifest import Entry
+from mmalign.data.order import Rows, SourceRows, share_of
 from mmalign.data.reader import ShardSet
-from mmalign.data.rows import Row
+from mmalign.data.rows import Answer, Group, Row
+from mmalign.data.store import ReferenceStore
+from mmalign.data.variants import Variant
 from mmalign.data.views import Unusable, View
 
 SHIPPED = ("world", "world-heldout")
@@ -41,31 +46,57 @@ class Source:
         return str(Path(str(files("mmalign.shards"))) / self.path) if self.path in SHIPPED else self.path
 
 
+CHARACTERS_PER_TOKEN = 4
+"""Roughly, of English in Llama's tokenizer."""
+
+Stores = Mapping[str, Sequence[ReferenceStore]]
+"""What the references say of one shard set: a store each, by the `repr` of the picture variant; "" is the picture."""
+
+
 class Usable(NamedTuple):
     """Which samples of one shard set make rows."""
 
     rows: list[tuple[int, int]]
     """(sample, number of the row within it), in manifest order."""
+    characters: list[int]
+    """Of each row: those of its prompt and answers."""
+    pictures: list[int]
+    """Of each row."""
     samples: int
     """Samples that make at least one row."""
     reasons: Counter[str]
     """Why the others make none."""
 
+    def only(self, kept: Rows) -> "Usable":
+        """Some of the rows, by number."""
+        rows, characters, pictures = ([each[i] for i in kept] for each in (self.rows, self.characters, self.pictures))
+        return self._replace(rows=rows, characters=characters, pictures=pictures)
+
 
 class RowSet:
     """Rows of one or several sources, by number."""
 
-    def __init__(self, sources: Sequence[Source], view: View, *, config_key: str = "data.shards") -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        view: View,
+        *,
+        config_key: str = "data.shards",
+        share: float = 1.0,
+        seed: int = 0,
+    ) -> None:
         """Load the manifests and decide, from them alone, which rows there are.
 
         Args:
             sources: Rows are numbered through all of them.
             view: What makes rows of a sample.
             config_key: Where the sources stand in the config, for messages.
+            share: Of the rows of each source that are there, in (0, 1]; see `share_of`.
+            seed: Of the choice of the share.
 
         Raises:
             FileNotFoundError: A source is not there.
-            ValueError: A source has no usable sample.
+            ValueError: A source has no usable sample, or none with another's answer where the view wants one.
         """
         self.sources = tuple(sources)
         self.view = view
@@ -77,21 +108,60 @@ class RowSet:
                     f"{source.path}: {summarize(found)}. {type(view).__name__} makes no row of it. Choose other "
                     f"samples in `{config_key}`, or another rule in `data.view`."
                 )
+        self.share, self.share_seed = share, seed
+        if share < 1:
+            self.usable = tuple(
+                found.only(share_of(len(found.rows), share, seed=seed, source=number))
+                for number, found in enumerate(self.usable)
+            )
+        self.mismatched = tuple(self._mismatched(shard_set) for shard_set in self.sets)
+        """Of each source: for each sample (sample, response), another prompt's answer; None where no row has one."""
+        self.stores: tuple[Stores, ...] = tuple({} for _ in self.sets)
+        """Of each source; see `attach`."""
+
+    def attach(self, stores: Sequence[Stores]) -> None:
+        """Let every row come with what its references say of its answers.
+
+        Args:
+            stores: Of each source.
+        """
+        self.stores = tuple(stores)
 
     def __len__(self) -> int:
         """Number of rows."""
         return len(self._numbers)
 
-    def __getitem__(self, number: int) -> Row:
-        """Read one row.
+    def __getitem__(self, number: int) -> Group:
+        """Read one row, and those that belong to it.
 
         Raises:
-            ShardError, SampleError, FileNotFoundError: See `ShardSet`.
+            ShardError, SampleError, FileNotFoundError: See `ShardSet` and, where stores are attached, `ReferenceStore`.
         """
         source, sample, row = self._numbers[number]
         shard_set = self.sets[source]
         shard = shard_set.manifest.shards[shard_set.manifest.extent(sample).shard].name
-        return self.view.rows(shard_set[sample], shard=shard)[row]
+        group = self.view.groups(shard_set[sample], shard=shard)[row]
+        others = self.mismatched[source]
+        if others is not None:
+            other, response = others[sample]
+            answer = Answer(shard_set[other].responses[response].text, Role.MISMATCHED)
+            group = tuple(each._replace(answers=(*each.answers, answer)) for each in group)
+        return tuple(_with_references(each, self.stores[source], sample) for each in group)
+
+    def holes(self, number: int) -> Group:
+        """What stands in for a row that cannot be read: its roles and references, and nothing else."""
+        source, sample, _ = self._numbers[number]
+        key = self.sets[source].manifest.entry(sample).key
+        references = tuple(np.zeros(1, np.float32) for _ in self.stores[source].get("", ()))
+        roles: list[list[Role]] = [[role for role in self.view.roles if role != Role.OTHER_IMAGE]]
+        if Role.OTHER_IMAGE in self.view.roles:
+            roles.append([Role.OTHER_IMAGE])  # in a row of its own
+        return tuple(Row(key, (), answers=tuple(Answer("", role, references) for role in row)) for row in roles)
+
+    @property
+    def variants(self) -> tuple[Variant | None, ...]:
+        """What is done to the pictures of its rows, as far as the view's settings say; None: nothing."""
+        return None, *(value for value in vars(self.view).values() if isinstance(value, Variant))
 
     @cached_property
     def order_sources(self) -> tuple[SourceRows, ...]:
@@ -103,14 +173,39 @@ class RowSet:
 
     @cached_property
     def manifest_hash(self) -> str:
-        """Hash of the manifest; of several sources, their hashes side by side."""
-        return "+".join(shard_set.manifest.hash[:16] for shard_set in self.sets)
+        """Hash of the manifest; of several sources, their hashes side by side; and the share taken of them."""
+        share = f" (share {self.share:g}, seed {self.share_seed})" if self.share < 1 else ""
+        return "+".join(shard_set.manifest.hash[:16] for shard_set in self.sets) + share
+
+    def estimated_lengths(self, image_tokens: int) -> Rows:
+        """Tokens of each row, roughly, from the manifests alone.
+
+        Args:
+            image_tokens: Of one picture.
+        """
+        pictures, characters = (
+            np.concatenate([np.asarray(getattr(found, name), dtype=np.int64) for found in self.usable])
+            for name in ("pictures", "characters")
+        )
+        lengths: Rows = pictures * image_tokens + characters // CHARACTERS_PER_TOKEN
+        return lengths
 
     def summary(self) -> str:
         """A line for each source: `shards/nlvr: 312 of 400 samples usable, 312 rows; 88: fewer than two responses`."""
         return "\n".join(
             f"{source.path}: {summarize(found)}" for source, found in zip(self.sources, self.usable, strict=True)
         )
+
+    def _mismatched(self, shard_set: ShardSet) -> list[tuple[int, int]] | None:
+        if Role.MISMATCHED not in self.view.roles:
+            return None
+        found = mismatched_answers(tuple(shard_set.manifest.entries()))
+        if lacking := [number for number, other in enumerate(found) if other is None]:
+            raise ValueError(
+                f"{shard_set.manifest.location}, sample {shard_set.manifest.entry(lacking[0]).key!r}: no other sample "
+                f"has another answer, which {type(self.view).__name__} puts behind every prompt. Add samples."
+            )
+        return [other for other in found if other is not None]
 
     @cached_property
     def _numbers(self) -> list[tuple[int, int, int]]:
@@ -119,15 +214,28 @@ class RowSet:
 
 def usable(shard_set: ShardSet, view: View) -> Usable:
     """Which rows a view makes of a shard set, from its manifest alone."""
-    rows, samples, reasons = list[tuple[int, int]](), 0, Counter[str]()
+    found = Usable([], [], [], 0, Counter())
+    samples = 0
     for number, entry in enumerate(shard_set.manifest.entries()):
         choices = view.choose(entry)
         if isinstance(choices, Unusable):
-            reasons[choices.reason] += 1
-        else:
-            samples += 1
-            rows += [(number, row) for row in range(len(choices))]
-    return Usable(rows, samples, reasons)
+            found.reasons[choices.reason] += 1
+            continue
+        samples += 1
+        for row, chosen in enumerate(choices):
+            found.rows.append((number, row))
+            found.characters.append(entry.prompt_length + sum(entry.lengths[choice.response] for choice in chosen))
+            found.pictures.append(len(entry.images))
+    return found._replace(samples=samples)
+
+
+def mismatched_answers(entries: Sequence[Entry]) -> list[tuple[int, int] | None]:
+    """Another prompt's answer for each sample: (sample, response), None where there is none.
+
+    It is the first response of the samples behind it, the first one following the last, that is neither empty nor one
+    of its own. So it depends on the shard set alone, and a reference store can hold it.
+    """
+    return [_another(entries, number) for number in range(len(entries))]
 
 
 def summarize(found: Usable) -> str:
@@ -135,6 +243,25 @@ def summarize(found: Usable) -> str:
     total = found.samples + found.reasons.total()
     reasons = [f"{count}: {reason}" for reason, count in found.reasons.most_common()]
     return "; ".join([f"{found.samples} of {total} samples usable, {len(found.rows)} rows", *reasons])
+
+
+def _another(entries: Sequence[Entry], number: int) -> tuple[int, int] | None:
+    for other in chain(range(number + 1, len(entries)), range(number)):
+        for response, answer in enumerate(entries[other].answers):
+            if entries[other].lengths[response] and answer not in entries[number].answers:
+                return other, response
+    return None
+
+
+def _with_references(row: Row, stores: Stores, sample: int) -> Row:
+    """The row, each answer with what every reference says of it."""
+    if not stores:
+        return row
+    texts = [answer.text for answer in row.answers]
+    of_picture = stores["" if row.variant is None else repr(row.variant)]
+    found = [store.logps(sample, row.messages, row.images, texts, where=row.key) for store in of_picture]
+    answers = zip(row.answers, zip(*found, strict=True), strict=True)
+    return row._replace(answers=tuple(answer._replace(reference_logps=logps) for answer, logps in answers))
 
 
 def _shards(shard_set: ShardSet, found: Usable) -> Rows:

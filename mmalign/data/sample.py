@@ -17,11 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from mmalign.messages import ImageSlot, Message, parse_messages
+from mmalign.steering import SCALE
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
-RATING_NAMES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-RATING_RANGE = (0, 4)
-"""HelpSteer's scale, both ends included."""
 
 
 class SampleError(ValueError):
@@ -47,12 +45,8 @@ class Response:
     model: str = ""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     ratings: Mapping[str, int] = field(default_factory=dict)
-    """0-4 by name, see `RATING_NAMES`; empty where nobody judged."""
+    """0-4 by name, see `mmalign.steering.ATTRIBUTES`; empty where nobody judged."""
     rationale: str = ""
-
-    def rating_sum(self, names: Sequence[str]) -> int | None:
-        """Sum of the named ratings, or None where one is missing."""
-        return sum(self.ratings[name] for name in names) if all(name in self.ratings for name in names) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +119,7 @@ def check_sample(sample: Sample, *, where: str = "") -> None:
     if any(isinstance(part, ImageSlot) for m in sample.messages if m.role != "user" for part in m.content):
         raise SampleError(f"{place}: only user turns can hold pictures. Move the image part into a user turn.")
     for response in sample.responses:
-        low, high = RATING_RANGE
+        low, high = SCALE
         bad = {name: value for name, value in response.ratings.items() if not low <= value <= high}
         if bad:
             raise SampleError(f"{place}: ratings {bad} lie outside {low}..{high}. Rescale them before writing shards.")

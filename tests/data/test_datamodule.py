@@ -64,10 +64,34 @@ def test_a_step_is_cut_by_ranks_and_micro_batches():
         data.accumulation(3)
 
 
-@pytest.mark.parametrize("name", ["batch_size", "micro_batch_size", "max_length", "window", "pad_to_multiple", "seed"])
+@pytest.mark.parametrize(
+    "name", ["batch_size", "micro_batch_size", "max_length", "max_tokens", "window", "pad_to_multiple", "seed"]
+)
 def test_numbers_too_small_are_refused_by_name(name):
     with pytest.raises(ValueError, match=rf"`data\.{name}` must be at least \d, got -1"):
         ShardData(Pairs(), **{name: -1})
+
+
+@pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises(ValueError, match=rf"`data\.share` is the part of the rows .* in \(0, 1\], got {share}"):
+        ShardData(Pairs(), share=share)
+
+
+def test_settings_of_the_step_reach_the_loaders(mixed_set, tiny_llava):
+    """Share and grouping are of training; the cap is of validation, too."""
+    data = ShardData(
+        Pairs(), shards=str(mixed_set), val_shards=str(mixed_set), checkpoint=tiny_llava, batch_size=3,
+        micro_batch_size=3, share=0.5, max_tokens=2000,
+    )  # fmt: skip
+    data.trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    data.setup("fit")
+    train, val = data.train_dataloader(), data.val_dataloader()
+    assert (len(train), len(val), data.steps_per_epoch) == (3, 6, 3)
+    assert train.batches.max_tokens == val.batches.max_tokens == 2000
+    assert train.lengths is not None
+    data.group_by_length = False
+    assert data.train_dataloader().lengths is None
 
 
 def test_a_preview_shows_the_first_rows_and_their_answers(mixed_set, tiny_llava):

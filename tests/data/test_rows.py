@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,13 +11,14 @@ from mmalign.data.collate import Collator
 from mmalign.data.reader import ShardSet
 from mmalign.data.rows import Answer, EncodedAnswer, EncodedRow, Row, RowEncoder
 from mmalign.data.sample import SampleError
+from mmalign.data.variants import DiffusionNoise
 from mmalign.data.views import Pairs
 
 PIXELS = torch.arange(2 * 3 * 2 * 2, dtype=torch.float32).reshape(2, 3, 2, 2)
 
 
 def row_of(sample):
-    (row,) = Pairs().rows(sample, shard="000000.tar")
+    ((row,),) = Pairs().groups(sample, shard="000000.tar")
     return row
 
 
@@ -132,7 +134,8 @@ def test_a_refused_row_becomes_a_tiny_hole(long_pair, template, collator, overlo
     """Where the prompt leaves no room for an answer, truncating refuses too: prompts and pictures are never cut."""
     row, prompt, _ = long_pair
     encoded = RowEncoder(template, max_length=prompt, overlong=overlong)(row)
-    assert (encoded.refused, encoded.weight, len(encoded.pixel_values)) == (True, 0.0, 0)
+    assert (encoded.weight, len(encoded.pixel_values)) == (0.0, 0)
+    assert encoded.refusal.startswith("000000.tar/s000: ")
     batch = collator([encoded])
     assert batch.row_weights.tolist() == [0]
     assert batch.roles.tolist() == [Role.CHOSEN, Role.REJECTED]
@@ -171,3 +174,62 @@ def test_special_words_in_texts_stay_text(make_sample, encoder, template, collat
     batch = collator([encoder(row)])
     assert not (batch.input_ids == template.image_token_id).any()
     assert (batch.targets == template.eos_token_id).sum() == 2
+
+
+def with_references(row, template, *, more=0):
+    """The row with two references, which say -1, -2, ... and -0.5 of every token."""
+    answers = []
+    for answer in row.answers:
+        size = len(template.encode_response(answer.text)) + more
+        values = (-np.arange(1, size + 1, dtype=np.float32), np.full(size, -0.5, np.float32))
+        answers.append(answer._replace(reference_logps=values))
+    return row._replace(answers=tuple(answers))
+
+
+def test_what_references_say_goes_beside_the_targets(long_pair, template, collator):
+    """Token by token, answer after answer; of a cut answer as much as is left of it."""
+    row, prompt, (long, short) = long_pair
+    batch = collator([RowEncoder(template, max_length=4000)(with_references(row, template))])
+    assert batch.reference_logps.shape == (2, long + short)
+    assert batch.reference_logps[0].tolist() == [*range(-1, -long - 1, -1), *range(-1, -short - 1, -1)]
+    assert (batch.reference_logps[1] == -0.5).all()
+    cut = RowEncoder(template, max_length=prompt + short, overlong="truncate")(with_references(row, template))
+    assert collator([cut]).reference_logps[0].tolist() == [*range(-1, -short - 1, -1)] * 2
+
+
+def test_log_probabilities_of_other_tokens_are_refused(long_pair, template):
+    """One more than there are tokens: a store that another tokenizer made."""
+    row, _, (long, _) = long_pair
+    stale = with_references(row, template, more=1)
+    with pytest.raises(SampleError, match=rf"^000000\.tar/s000: its chosen answer has {long} tokens.* {long + 1}\. "):
+        RowEncoder(template, max_length=4000)(stale)
+
+
+def test_a_variant_changes_the_pictures_and_nothing_else(make_sample, picture, encoder):
+    """And is drawn anew for each picture of the row."""
+    row = row_of(replace(make_sample(0, images=2), images=(picture(7), picture(7))))
+    plain, noised = encoder(row), encoder(row._replace(variant=DiffusionNoise()))
+    assert noised.pixel_values.shape == plain.pixel_values.shape
+    assert plain.pixel_values[0].equal(plain.pixel_values[1])
+    assert not noised.pixel_values[0].equal(noised.pixel_values[1])
+    assert noised._replace(pixel_values=PIXELS) == plain._replace(pixel_values=PIXELS)
+
+
+def test_rows_that_belong_together_are_refused_together(long_pair, template):
+    """The pair is too long, the chosen answer's further row would not be."""
+    row, prompt, (long, short) = long_pair
+    other = row._replace(answers=(row.answers[1]._replace(role=Role.OTHER_IMAGE),))
+    encoded = RowEncoder(template, max_length=prompt + short, overlong="refuse").group((row, other))
+    assert [each.weight for each in encoded] == [0.0, 0.0]
+    assert len({each.refusal for each in encoded}) == 1
+    whole = RowEncoder(template, max_length=prompt + long).group((row, other))
+    assert [each.weight for each in whole] == [1.0, 1.0]
+
+
+def test_another_prompts_answer_refuses_nothing(long_pair, template):
+    """However long it is: nothing is learned from it, so it is cut to the room there is."""
+    row, prompt, (_, short) = long_pair
+    kept = (row.answers[1], row.answers[0]._replace(role=Role.MISMATCHED))
+    encoded = RowEncoder(template, max_length=prompt + short)(row._replace(answers=kept))
+    assert [len(answer.ids) for answer in encoded.answers] == [short, short]
+    assert not encoded.refusal

@@ -55,11 +55,23 @@ def test_pictures_are_stored_as_given_and_named_by_content(tmp_path, make_sample
 def test_the_manifest_knows_samples_before_they_are_read(tmp_path, make_sample, write_set):
     sample = replace(make_sample(7, images=2, turns=2, totals=(12, 3)), preference=Preference(0, 1))
     manifest = Manifest.load(write_set(tmp_path / "set", [make_sample(0), sample]))
-    assert manifest.entry(1) == Entry.of(sample) == manifest.entries()[1]
+    assert manifest.entry(1) == Entry.of(sample) == list(manifest.entries())[1]
     entry = manifest.entry(1)
     assert entry.score(0, ["helpfulness", "coherence"]) == 8
     assert entry.lengths == (14, 14)
     assert (len(entry.images), entry.turns, entry.source) == (2, 3, "test")
+    assert entry.prompt_length == len("What is number 7?" + "One." + "And?")
+
+
+def test_entries_are_read_in_pieces(tmp_path, make_sample, write_set, monkeypatch):
+    """With or without answers, ratings and pictures, wherever the pieces begin."""
+    samples = [make_sample(n, images=n % 3, totals=(12, 3, 7)[: n % 4]) for n in range(11)]
+    samples[5] = replace(samples[5], responses=tuple(replace(each, ratings={}) for each in samples[5].responses))
+    manifest = Manifest.load(write_set(tmp_path / "set", samples))
+    for size in (1, 3, 4, 100):
+        monkeypatch.setattr("mmalign.data.manifest.ENTRIES_AT_A_TIME", size)
+        assert list(manifest.entries()) == [Entry.of(sample) for sample in samples]
+    assert [manifest.entry(n) for n in range(11)] == [Entry.of(sample) for sample in samples]
 
 
 def test_shards_are_closed_at_a_size(tmp_path, make_sample):

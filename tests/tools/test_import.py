@@ -2,18 +2,21 @@
 
 import io
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from mmalign.data.importers.llava import split_placeholders
+from mmalign.data.importers import load_records
+from mmalign.data.importers.llava import read_llava, split_placeholders
 from mmalign.data.importers.nlvr import held_out
 from mmalign.data.reader import ShardSet
 from mmalign.data.rowset import RowSet, Source
 from mmalign.data.sample import Preference
 from mmalign.data.views import Gold, Pairs, Prompts
 from mmalign.messages import ImageSlot, Message, Text
+from mmalign.steering import LIKERT_REQUEST
 from mmalign.tools.import_shards import main
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -214,3 +217,35 @@ def test_real_photos_are_imported_and_the_missing_ones_named(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "30 records: 25 imported, 5 skipped." in printed
     assert sum(line.startswith("skipped ./examples/") for line in printed.splitlines()) == 5
+
+
+@needs_shared
+def test_published_rows_that_were_built_twice_are_refused(tmp_path):
+    """All 60 of them: for their placeholders and, where these are mended, for their second suffix."""
+    file = SHARED / "human_pairs/steerlm_rows_with_duplicated_suffix.json"
+    records = load_records(file)
+    for record in records:
+        save_picture(tmp_path / record["image"])
+    skipped = list(read_llava(records, tmp_path, source="steerlm"))
+    assert Counter(each.reason for each in skipped) == {
+        "<image> stands 3 times in the questions, but there are 1 pictures": 39,
+        "<image> stands 2 times in the questions, but there are 1 pictures": 21,
+    }
+    for record in records:
+        question = record["conversations"][0]
+        question["value"] = "<image>\n" + question["value"].replace("<image>\n", "")
+    mended = list(read_llava(records, tmp_path, source="steerlm"))
+    assert {each.reason for each in mended} == {
+        "a question asks for attributes 2 times, and one suffix contradicts the other"
+    }
+
+
+def test_one_suffix_is_a_question_like_any_other(tmp_path):
+    """Steered data of others can be imported, for SFT on it; steering it once more is refused by the view."""
+    suffix = LIKERT_REQUEST + "Helpfulness:3,Correctness:3,Coherence:4,Complexity:1,Verbosity:1"
+    save_picture(tmp_path / "a.png")
+    record = {"image": "a.png", "conversations": turns(f"<image>\nWhat is this?{suffix}", "Red.")}
+    (sample,) = read_llava([record], tmp_path, source="steerlm")
+    assert sample.messages[0].content == (ImageSlot(), Text(f"What is this?{suffix}"))
+    twice = {"image": "a.png", "conversations": turns(f"<image>\nWhat is this?{suffix}{suffix}", "Red.")}
+    assert "asks for attributes 2 times" in next(read_llava([twice], tmp_path, source="steerlm")).reason

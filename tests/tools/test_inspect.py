@@ -43,6 +43,46 @@ def test_another_view_and_a_cut_are_shown(shards, tiny_llava, capsys):
     assert "2 of 2 samples usable" in printed
     assert "trained tokens" not in printed
     main(["--shards", str(shards), "--checkpoint", tiny_llava, "--max_length", "10"])
-    assert "refused: longer than max_length" in capsys.readouterr().out
+    assert "a stand-in takes its place: 000000.tar/pair: " in capsys.readouterr().out
     main(["--shards", str(shards), "--limit", "0"])
     assert "000000.tar/" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["BestOfN"], ["500 of 500 samples usable, 500 rows", "  answer, "]),
+        (
+            ["Gold", "--view.model", "teacher"],
+            ["500 of 500 samples usable, 500 rows", "this is everything on display."],
+        ),
+        (["Steer"], ["1136 rows", "Helpfulness:3,Correctness:3,Coherence:4,Complexity:1,Verbosity:2 ASSISTANT:"]),
+        (["Steer", "--view.form", "nemo"], ["ASSISTANT: helpfulness:3,correctness:3,coherence:4,"]),
+        (["Unpaired"], ["498 of 500 samples usable", "  rejected, ", "  mismatched, ", " scored tokens: "]),
+        (
+            ["ImagePairs", "--view.variant", "RandomCrop"],
+            [
+                "  chosen, ",
+                "  rejected, ",
+                "  other_image, ",
+                "changed by RandomCrop(min_area=0.01, max_area=0.2, seed=0)",
+            ],
+        ),
+    ],
+    ids=["best of n", "gold", "steer", "nemo", "unpaired", "image pairs"],
+)
+def test_one_shard_set_serves_every_view(options, words, capsys):
+    """The one that ships with mmalign, without a step in between."""
+    main(["--limit", "2", "--view", *options])
+    printed = capsys.readouterr().out
+    assert [each for each in words if each not in printed] == []
+
+
+def test_a_row_without_a_picture_to_change_counts_nothing(tmp_path, tiny_llava, capsys):
+    answers = (Response(text="Yes."), Response(text="No."))
+    with ShardWriter(tmp_path / "set") as writer:
+        question = (Message("user", (Text("Hm?"),)),)
+        writer.write(Sample(key="text", messages=question, responses=answers, preference=Preference(0, 1)))
+    options = ["--shards", str(tmp_path / "set"), "--checkpoint", tiny_llava]
+    main([*options, "--view", "ImagePairs", "--view.variant", "DiffusionNoise"])
+    assert "counts nothing, there is no picture to change" in capsys.readouterr().out

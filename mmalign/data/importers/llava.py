@@ -19,6 +19,7 @@ from typing import Any
 from mmalign.data.importers import Skipped, UnreadableError, read_picture
 from mmalign.data.sample import Response, Sample
 from mmalign.messages import ImageSlot, Message, Text
+from mmalign.steering import num_requests
 
 PLACEHOLDER = re.compile(r"\n?<image>\n?")
 """Where a picture stands; the line breaks around it belong to LLaVA's format, and the template writes its own."""
@@ -63,13 +64,29 @@ def _sample(record: Mapping[str, Any], images: Path, *, key: str, name: str, sou
         raise UnreadableError(f"turns must alternate from human to gpt, these are {dialogue}")
     *prompt, (_, answer) = turns
     names = [pictures] if isinstance(pictures, str) else pictures
+    messages = tuple(
+        Message(role, split_placeholders(text) if role == "user" else (Text(text),)) for role, text in prompt
+    )
+    _check_question(messages, len(names))
     return Sample(
         key=key,
-        messages=tuple(
-            Message(role, split_placeholders(text) if role == "user" else (Text(text),)) for role, text in prompt
-        ),
+        messages=messages,
         images=tuple(read_picture(str(each), images) for each in names),
         responses=(Response(text=answer, model=GOLD),),
         source=source,
         id=name,
     )
+
+
+def _check_question(messages: Sequence[Message], num_pictures: int) -> None:
+    """Refuse a question that was built twice over.
+
+    Published SteerLM data hold such rows: each pass over a question put `<image>` in front of it and attributes behind
+    it, and all passes wrote into the same dictionary.
+    """
+    slots = sum(isinstance(part, ImageSlot) for message in messages for part in message.content)
+    if slots > num_pictures:
+        raise UnreadableError(f"<image> stands {slots} times in the questions, but there are {num_pictures} pictures")
+    requests = max(map(num_requests, messages), default=0)
+    if requests > 1:
+        raise UnreadableError(f"a question asks for attributes {requests} times, and one suffix contradicts the other")
