@@ -63,8 +63,11 @@ class Checkpoints(Checkpoint):
                 later.rename(later.with_name(f"left-{later.name}"))
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """Save where an optimizer step has just ended and it is time."""
-        if trainer.global_step % self.every_n_steps == 0:
+        """Save where an optimizer step has just ended and it is time, or the last one that `max_steps` allows.
+
+        `on_train_end` is too late for that one: Lightning counts the epoch as done by then, and would resume behind it.
+        """
+        if trainer.global_step % self.every_n_steps == 0 or trainer.global_step == trainer.max_steps:
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,7 +1,7 @@
 """`mmalign <command>`: the only file that knows all layers.
 
-`fit` and `validate` are Lightning's CLI over the methods; every other command is a program in `tools/` or `serve/`,
-imported when it is called, so that `mmalign --help` needs no torch.
+`fit`, `validate` and `reference` are Lightning's CLI over the methods; every other command is a program in `tools/` or
+`serve/`, imported when it is called, so that `mmalign --help` needs no torch.
 """
 
 import importlib
@@ -14,12 +14,14 @@ from pathlib import Path
 TRAINER_COMMANDS = {
     "fit": "train: mmalign fit --config dpo.yaml [--config scale/tiny.yaml] [--model.beta 0.2] [--ckpt_path last]",
     "validate": "compute the validation metrics of a checkpoint",
+    "reference": "compute the reference log-probabilities that `fit` would, and stop; takes the options of `fit`",
 }
 PROGRAMS = {
     "import": ("mmalign.tools.import_shards", "other people's files -> shards"),
     "inspect": ("mmalign.tools.inspect_rows", "show rows as the model gets them, trained tokens coloured"),
     "export": ("mmalign.tools.export", "checkpoint -> PEFT adapter directory, and merged weights on request"),
     "evaluate": ("mmalign.tools.evaluate", "base against aligned, paired, with intervals"),
+    "sweep": ("mmalign.tools.sweep", "many runs, each trained and evaluated; one table and one plot"),
     "report": ("mmalign.tools.report", "report.html of a run and its evaluation"),
     "serve": ("mmalign.serve.server", "OpenAI-compatible HTTP server for base and adapters"),
     "demo": ("mmalign.tools.demo", "the whole loop on the embedded model, in minutes"),
@@ -64,7 +66,7 @@ def console() -> None:
         warnings.filterwarnings("ignore", message=message)
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
         sys.exit(f"mmalign: {error}")
     except KeyboardInterrupt:
         again = " with `--ckpt_path auto`" if sys.argv[1:2] == ["fit"] else ""

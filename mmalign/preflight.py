@@ -3,7 +3,7 @@
 A wrong mask, a reference that is not the start, pixels that never reach the model: each of them trains to the end
 without a word. So before the first step, on the first batch:
 
-1. the loss is what the method declares where policy and reference are equal;
+1. the loss is what the method declares where policy and reference are equal, if it declares one;
 2. other pictures give other log-probabilities;
 3. the trained tokens decode to the answers, end token included, and hold no image token;
 4. only adapters (and the projector, where asked) can train; before the first optimizer step, something has a gradient.
@@ -20,7 +20,7 @@ from mmalign.backbone import PROJECTOR
 from mmalign.batch import Batch
 from mmalign.data.datamodule import ShardData
 from mmalign.logps import response_logps
-from mmalign.methods import AlignmentModule
+from mmalign.methods.base import AlignmentModule
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 """How far the loss may lie from the declared one, by the dtype of the frozen weights."""
@@ -59,8 +59,10 @@ class Preflight(Callback):
         pl_module.train()
         check_targets(data, batch, answers)
         check_trainable(pl_module)
+        declared = pl_module.loss_at_reference
+        loss = "" if declared is None else f"loss {declared:.4f} at the reference, "
         rank_zero_info(
-            f"Preflight passed: loss {pl_module.loss_at_reference:.4f} at the reference, pictures matter, "
+            f"Preflight passed: {loss}pictures matter, "
             f"{len(batch.targets)} trained tokens are the answers, only adapters train."
         )
 
@@ -84,8 +86,13 @@ def check_loss(module: AlignmentModule, batch: Batch) -> None:
             "tokens), so nothing would be trained. Raise it; `mmalign inspect` shows lengths."
         )
     _, metrics = module.compute_loss(batch)
-    found, declared = float(metrics["loss"]), module.loss_at_reference
-    if not math.isclose(found, declared, abs_tol=TOLERANCE[module.backbone.dtype]):
+    found, declared = float(metrics["loss"].value), module.loss_at_reference
+    if not math.isfinite(found):
+        raise PreflightError(
+            f"The first loss is {found}, on {', '.join(batch.keys)}. A weight, a picture or a stored reference "
+            "log-probability is not a number: check `model.backbone.checkpoint` and its dtype."
+        )
+    if declared is not None and not math.isclose(found, declared, rel_tol=TOLERANCE[module.backbone.dtype]):
         raise PreflightError(
             f"The first loss is {found:.6f}, but {type(module).__name__} at its reference gives {declared:.6f}: policy "
             "and reference differ before any step. Look at `model.backbone` (an adapter that does not start at zero, "

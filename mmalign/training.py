@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,38 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from mmalign.checkpoint import Checkpoints, DirectoryCheckpointIO, resolve_resume
 from mmalign.data.datamodule import ShardData
-from mmalign.methods import AlignmentModule
+from mmalign.methods.base import AlignmentModule
 from mmalign.preflight import Preflight
+from mmalign.speed import Throughput
 
+DEFAULTS = files("mmalign.configs") / "defaults.yaml"
+"""What every method's config stands on."""
+COMMANDS = ("fit", "validate", "reference")
 BACKBONE_FIELDS = ("checkpoint", "template", "pad_images")
 """What the data must know of the backbone: derived, never typed twice."""
 
 
+class AlignmentTrainer(Trainer):
+    """Lightning's, with one more thing to do."""
+
+    def reference(self, model: AlignmentModule, datamodule: ShardData) -> None:
+        """Compute the reference log-probabilities that `fit` would need, and stop where it would take its first step.
+
+        Args:
+            model: The method.
+            datamodule: Its data.
+        """
+        self.limit_train_batches, self.limit_val_batches, self.num_sanity_val_steps = 0, 0, 0
+        self.fit(model, datamodule=datamodule)
+
+
 class TrainingCLI(LightningCLI):
-    """`mmalign fit` and `mmalign validate`."""
+    """`mmalign fit`, `mmalign validate` and `mmalign reference`."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's, and ours."""
+        return LightningCLI.subcommands() | {"reference": {"model", "datamodule"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the preflight and the checkpoints to the config, and link the backbone's settings to the data."""
@@ -37,7 +61,7 @@ class TrainingCLI(LightningCLI):
             self.save_config_callback = None  # a run's newest config is what it was trained with
         config = self.config[self.subcommand]
         run_dir = Path(config.trainer.default_root_dir or ".")
-        if self.subcommand == "fit" or config.ckpt_path:
+        if self.subcommand == "fit" or config.get("ckpt_path"):
             resume = resolve_resume(config.ckpt_path, run_dir)
             config.ckpt_path = str(resume) if resume else None
 
@@ -45,7 +69,9 @@ class TrainingCLI(LightningCLI):
         """Add our checkpoint format, and CSV and TensorBoard logs where no other logger is asked for."""
         config = self.config_init[self.subcommand].trainer
         run_dir = config.default_root_dir or "."
-        if config.logger is None:
+        if self.subcommand == "reference":
+            kwargs["logger"] = False  # nothing is trained, so no run begins
+        elif config.logger is None:
             table = CSVLogger(run_dir, name="logs")  # every start of a run has a version of its own
             kwargs["logger"] = [table, TensorBoardLogger(run_dir, name="logs", version=table.version)]
         plugins = [config.plugins] if config.plugins and not isinstance(config.plugins, list) else config.plugins or []
@@ -64,6 +90,15 @@ class TrainingCLI(LightningCLI):
         self.trainer.accumulate_grad_batches = self.datamodule.accumulation(self.trainer.world_size)
         if not self.datamodule.val_sources:
             self.trainer.limit_val_batches = 0
+
+    def before_reference(self) -> None:
+        """Refuse a method that asks no reference."""
+        check_method(self.model, self.datamodule, precision=str(self.trainer.precision))
+        if not self.model.references:
+            raise ValueError(
+                f"{type(self.model).__name__} reads no reference log-probabilities from a store, so there are none to "
+                "compute. `mmalign fit` needs nothing beforehand."
+            )
 
 
 def check_epochs(trainer: Trainer) -> None:
@@ -99,7 +134,7 @@ def check_method(method: AlignmentModule, data: ShardData, *, precision: str) ->
 
 
 def run_trainer(args: Sequence[str]) -> TrainingCLI:
-    """Parse a config, build the method and its data, run `fit` or `validate`.
+    """Parse a config, build the method and its data, run one of `COMMANDS`.
 
     Args:
         args: Subcommand and options, as LightningCLI takes them.
@@ -109,11 +144,13 @@ def run_trainer(args: Sequence[str]) -> TrainingCLI:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)  # `--help` shows dataclass field docs
     return TrainingCLI(
         model_class=AlignmentModule,
+        trainer_class=AlignmentTrainer,
         datamodule_class=ShardData,
         subclass_mode_model=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,
         save_config_kwargs={"overwrite": True},
-        trainer_defaults={"callbacks": [LearningRateMonitor("step")]},
+        trainer_defaults={"callbacks": [LearningRateMonitor("step"), Throughput()]},
+        parser_kwargs={name: {"default_config_files": [str(DEFAULTS)]} for name in COMMANDS},
         args=list(args),
     )

@@ -1,5 +1,6 @@
 """What every test shares: a random LLaVA small enough for two CPU cores, written and loaded by the real classes."""
 
+import csv
 import io
 import os
 from pathlib import Path
@@ -31,6 +32,14 @@ COLORS = ("red", "green", "blue", "yellow")
 # These tensors are tiny: a second thread only waits, and makes sums depend on the machine. Here and in child processes.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Remote shards and the reference stores of shipped ones are kept here, not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def pytest_collection_modifyitems(items):
@@ -126,13 +135,13 @@ def color_shards(tmp_path_factory, png):
 
 @pytest.fixture(scope="session")
 def fit_into(tiny_llava, color_shards):
-    """Run `mmalign fit` with dpo.yaml and the tiny overlay on the colour shards; options win over all."""
+    """Run `mmalign fit` with a method's config and the tiny overlay on the colour shards; options win over all."""
 
-    def run(run_dir: Path, *options: str):
+    def run(run_dir: Path, *options: str, config: str = "dpo.yaml"):
         return cli.main(
             [
                 "fit",
-                "--config=dpo.yaml",
+                f"--config={config}",
                 "--config=scale/tiny.yaml",
                 f"--model.backbone.checkpoint={tiny_llava}",
                 "--model.backbone.lora_rank=4",
@@ -155,7 +164,31 @@ def fit_into(tiny_llava, color_shards):
 def fit(fit_into, tmp_path):
     """The same, into this test's own directory."""
 
-    def run(*options: str, run_dir: Path = tmp_path / "run"):
-        return fit_into(run_dir, *options)
+    def run(*options: str, run_dir: Path = tmp_path / "run", config: str = "dpo.yaml"):
+        return fit_into(run_dir, *options, config=config)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def logged():
+    """`logged(run_dir, name)`: the values of one scalar, step by step, over all starts of a run."""
+
+    def read(run_dir: Path, name: str = "train/loss") -> dict[int, float]:
+        values = {}
+        for path in sorted(run_dir.glob("logs/version_*/metrics.csv")):
+            with path.open() as file:
+                values |= {int(row["step"]): float(row[name]) for row in csv.DictReader(file) if row.get(name)}
+        return values
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def adapter_of():
+    """`adapter_of(cli)`: copies of the trained weights by name."""
+
+    def copy(trained):
+        return {name: p.detach().clone() for name, p in trained.model.named_parameters() if p.requires_grad}
+
+    return copy

@@ -56,7 +56,9 @@ def test_print_config_shows_the_papers_values_and_the_override():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["fit", "validate", "import", "inspect", "export", "evaluate", "report", "serve"])
+@pytest.mark.parametrize(
+    "command", ["fit", "validate", "reference", "import", "inspect", "export", "evaluate", "sweep", "report", "serve"]
+)
 def test_every_command_has_help_worth_reading(console, command):
     status, said = console(command, "--help")
     assert status in (0, None)

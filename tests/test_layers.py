@@ -12,11 +12,14 @@ MAPPED = ("serve", "tools", "configs", "shards")
 # From the bottom up. A layer imports those above it in this list, and its neighbours on its own line.
 LAYERS = [
     {"batch", "messages", "configs", "shards"},
-    {"template", "pictures", "processor", "logps", "losses", "metrics"},
-    {"backbone", "generate", "data"},
+    {"template", "steering", "pictures", "processor", "logps", "losses", "metrics"},
+    {"adapters", "attention", "generate", "data"},
+    {"backbone"},
+    {"fingerprints", "flops"},
+    {"reference"},
     {"judges", "evaluation", "world", "checkpoint"},
     {"methods"},
-    {"preflight", "training"},
+    {"speed", "preflight", "training"},
     {"tools", "serve"},
     {"cli"},
 ]

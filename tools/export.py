@@ -15,7 +15,7 @@ Loaded by plain transformers and PEFT:
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ import yaml
 import mmalign
 from mmalign.backbone import BackboneSettings, Llava
 from mmalign.checkpoint import DirectoryCheckpointIO, newest_checkpoint
+from mmalign.data.views import Steer
 from mmalign.evaluation.models import LINEAGE_FILE
 from mmalign.processor import load_processor
 from mmalign.template import CHAT_TEMPLATES
@@ -57,7 +58,8 @@ def export(run: Path, out: Path, checkpoint: Path | None = None, merge: bool = F
     settings = BackboneSettings(**config["model"]["init_args"]["backbone"])
     state = DirectoryCheckpointIO().load_checkpoint(chosen)
     llava = Llava(settings)
-    weights = {name.removeprefix("llava."): tensor for name, tensor in state["state_dict"].items()}
+    saved = state["state_dict"].items()  # beside the weights, a method may keep running values of its own
+    weights = {name.removeprefix("llava."): tensor for name, tensor in saved if name.startswith("llava.")}
     if sorted(weights) != sorted(llava.trainable_names()):
         raise ValueError(
             f"{chosen} does not fit {run}: its weights are not those that the run's `model.backbone` trains. "
@@ -67,7 +69,7 @@ def export(run: Path, out: Path, checkpoint: Path | None = None, merge: bool = F
 
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    llava.model.save_pretrained(str(partial))
+    llava.save(partial)
     processor = load_processor(settings.checkpoint, pad_images=settings.pad_images)
     processor.chat_template = CHAT_TEMPLATES[settings.template]
     processor.save_pretrained(partial)
@@ -81,7 +83,7 @@ def export(run: Path, out: Path, checkpoint: Path | None = None, merge: bool = F
         "shards": config["data"]["shards"],
         "seed": config["seed_everything"],
         "versions": {m.__name__: m.__version__ for m in (mmalign, torch, transformers, peft, lightning)},
-    }
+    } | _steering(config["data"]["view"])
     (partial / LINEAGE_FILE).write_text(json.dumps(lineage, indent=1, default=str))
     if merge:
         llava.model.merge_and_unload().save_pretrained(partial / "merged")
@@ -90,6 +92,14 @@ def export(run: Path, out: Path, checkpoint: Path | None = None, merge: bool = F
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
     print(f"{chosen} -> {out}" + (f" and {out / 'merged'}" if merge else ""))
+
+
+def _steering(view: Mapping[str, Any]) -> dict[str, Any]:
+    """What a steered model is to be asked for at inference: `{"steer": {"form": "likert", "attributes": {...}}}`."""
+    if view["class_path"] != f"{Steer.__module__}.{Steer.__name__}":
+        return {}
+    steer = Steer(**view["init_args"])
+    return {"steer": {"form": steer.form, "attributes": steer.wanted}}
 
 
 def _check_replaceable(out: Path, run: Path) -> None:

@@ -76,7 +76,7 @@ def score_pairs(
     llava = Llava(models.model).eval()
     ids = list[str]()
     for numbers in _chunks(range(len(rows)), batch_size):
-        read = [rows[number] for number in numbers]
+        read = [row for number in numbers for row in rows[number]]
         ids += [row.key for row in read]
         missing = [row for row in read if row.key not in file.records]
         if missing:

@@ -1,21 +1,36 @@
-"""What every alignment method shares: a lazily built backbone, an optimizer, logging."""
+"""What every alignment method shares: a lazily built backbone, an optimizer, its references, logging.
 
+AlignmentModule   any method: writes `compute_loss(batch)`
+PairMethod        chosen against rejected, against a reference: writes `pair_loss(policy, reference)`
+AnswerMethod      answers to be learned as they are: nothing is left to write
+"""
+
+import logging
 import math
-import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from lightning import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import AdamW
-from torchmetrics import MeanMetric
 from transformers import get_cosine_schedule_with_warmup
 
 from mmalign.backbone import PROJECTOR, BackboneSettings, Llava
-from mmalign.batch import Batch, Role
+from mmalign.batch import Batch, PairLogps, PairLoss, Role
+from mmalign.logps import pair_logps, response_logps, sum_responses, token_logps
+from mmalign.losses.sft import sft_loss
+from mmalign.metrics import Mean, StepMean, answer_metrics, preference_metrics
+from mmalign.reference import prepare_references
+
+_LOG = logging.getLogger(__name__)
+
+Reference = Literal["store", "live"]
+"""Where reference log-probabilities come from: computed once into a store beside the shards, or in every step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +45,8 @@ class OptimSettings:
     """Decoupled weight decay."""
     warmup_ratio: float = 0.03
     """Share of all optimizer steps from zero to ``lr``, in [0, 1]."""
+    nonfinite: Literal["raise", "skip"] = "raise"
+    """Where the loss of a micro-batch is not a number: stop and name its rows, or leave it out, counted."""
 
 
 class AlignmentModule(LightningModule, ABC):
@@ -37,19 +54,24 @@ class AlignmentModule(LightningModule, ABC):
 
     llava: Llava
     strict_loading = False  # checkpoints hold what training changed only, see `state_dict`
-    loss_at_reference: float
-    """The loss where policy and reference are equal; the preflight checks it."""
-    roles: tuple[Role, ...]
-    """What the responses of a row are, in order; `data.view` must make the same."""
+    roles: ClassVar[tuple[Role, ...]]
+    """What the responses of its rows are; `data.view` must make the same."""
+    references: tuple[str, ...] = ()
+    """Models whose log-probabilities come with the rows: "" is the run's start, the others are folders of adapters."""
 
     def __init__(self, backbone: BackboneSettings, optim: OptimSettings) -> None:
         super().__init__()
         self.backbone = backbone
         self.optim = optim
-        self._means: dict[str, MeanMetric] = {}
+        self._means: dict[str, StepMean] = {}
         self._seed = 0
-        self._step_began = 0.0
-        self._step_tokens = 0
+        self._step_count: Tensor | None = None
+        self._step_means: dict[str, Tensor] = {}
+
+    @property
+    def loss_at_reference(self) -> float | None:
+        """The loss where policy and reference are equal, for the preflight to check; None where the method has none."""
+        return None
 
     def configure_model(self) -> None:
         """Load weights here, not in ``__init__``: sharded strategies and ``--help`` need it late."""
@@ -57,12 +79,61 @@ class AlignmentModule(LightningModule, ABC):
             self.llava = Llava(self.backbone)
 
     @abstractmethod
-    def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the scalar to minimise and the scalars to log, `loss` among them."""
+    def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Mean]]:
+        """Return the scalar to minimise and the means to log, `loss` among them."""
+
+    def after_step(self, means: dict[str, Tensor]) -> None:
+        """Called once an optimizer step with its means over all micro-batches and ranks: for running values."""
+
+    def reference_logps(self, batch: Batch, number: int = 0) -> Float[Tensor, " targets"]:
+        """Log-probability of each target under a reference, from its store.
+
+        Args:
+            batch: With `reference_logps`.
+            number: Of the reference, in the order of `references`.
+        """
+        assert len(batch.reference_logps) > number, "no store was attached to the data"
+        return batch.reference_logps[number]
+
+    def step_mean(self, total: Float[Tensor, ""], count: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """`total / count` over the whole optimizer step, whatever its cut into micro-batches and ranks.
+
+        In training the total goes on alone; the gradient is divided once the step's count is known.
+
+        Args:
+            total: Sum over this micro-batch.
+            count: Of what it is a sum.
+        """
+        if not self.training or self._trainer is None:
+            return total / count.clamp_min(1)
+        self._step_count = count.detach() + (0 if self._step_count is None else self._step_count)
+        return total
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Divide by the step's count, where the loss is a mean over it; before gradients are clipped."""
+        if self._step_count is None:
+            return
+        # Lightning has divided by the number of micro-batches, and by the number of ranks where there are several.
+        parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        factor = parts / self.trainer.strategy.reduce(self._step_count, reduce_op="sum").clamp_min(1)
+        self._step_count = None
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
 
     def on_fit_start(self) -> None:
-        """Remember the run's seed before anything draws from it."""
+        """Remember the run's seed before anything draws from it; complete the stores that the rows come with."""
         self._seed = torch.initial_seed()
+        self._prepare_references()
+
+    def on_validation_start(self) -> None:
+        """Where only validation runs, complete its stores."""
+        if self.trainer.state.fn == TrainerFn.VALIDATING:
+            self._prepare_references()
+
+    def _prepare_references(self) -> None:
+        if self.references:
+            prepare_references(self.llava, self.backbone, self.references, self.trainer)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout is a function of (seed, epoch, batch, rank), so a resumed run drops what a whole one would."""
@@ -70,42 +141,66 @@ class AlignmentModule(LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One micro-batch; scalars are gathered until the optimizer steps."""
-        if not self._step_tokens:
-            self._step_began = time.perf_counter()
+        for refusal in filter(None, batch.refusals):
+            _LOG.warning("Left out: %s", refusal)
+        counted = self._step_count
         loss, metrics = self.compute_loss(batch)
-        self._step_tokens += int((batch.segment_ids >= 0).sum())
-        self._gather(metrics, batch)
+        finite = bool(loss.isfinite())
+        if not finite:
+            self._step_count = counted
+            loss, metrics = self._nothing(batch, metrics)
+        self._gather(metrics | {"nonfinite": Mean(loss.new_tensor(not finite), batch.row_weights.sum())})
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log means over all micro-batches of the optimizer step, with its speed."""
-        if (batch_idx + 1) % self.trainer.accumulate_grad_batches and not self.trainer.is_last_batch:
-            return
-        scalars = {f"train/{name}": metric.compute() for name, metric in self._means.items()}
-        scalars["train/tokens_per_s"] = torch.tensor(self._step_tokens / (time.perf_counter() - self._step_began))
-        self._step_tokens = 0
+    def _nothing(self, batch: Batch, metrics: dict[str, Mean]) -> tuple[Tensor, dict[str, Mean]]:
+        """A loss without effect in place of one that is not a number, where that is wanted.
+
+        Raises:
+            FloatingPointError: It is not wanted.
+        """
+        where = f"optimizer step {self.global_step}: the loss is not a number, on {', '.join(batch.keys)}."
+        if self.optim.nonfinite == "raise":
+            raise FloatingPointError(
+                f"{where} The learning rate (`model.optim.lr`) may be too high: resume from an earlier checkpoint with "
+                "a lower one. Or leave such rows out with `--model.optim.nonfinite skip`."
+            )
+        _LOG.warning("%s Left out.", where)
+        zero = sum(parameter.sum() * 0.0 for parameter in self.parameters() if parameter.requires_grad)
+        assert isinstance(zero, Tensor)
+        return zero, {name: Mean(value.new_zeros(()), value.new_zeros(())) for name, (value, _) in metrics.items()}
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then move what runs on with the steps: before anybody saves a checkpoint of this one."""
+        super().optimizer_step(*args, **kwargs)  # runs the last micro-batch of the step, too
+        self._step_means = {name: metric.compute() for name, metric in self._means.items()}
         for metric in self._means.values():
             metric.reset()
+        self.after_step(self._step_means)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log means over all micro-batches of the optimizer step."""
+        if not self._step_means:
+            return
+        scalars = {f"train/{name}": value for name, value in self._step_means.items()}
+        self._step_means = {}
         self.log_dict({name: value for name, value in scalars.items() if not value.isnan()})
         self.log("loss", scalars["train/loss"], prog_bar=True, logger=False)
 
-    def _gather(self, metrics: dict[str, Tensor], batch: Batch) -> None:
+    def _gather(self, metrics: dict[str, Mean]) -> None:
         """Every key on every micro-batch, also where no row counts: ranks compute them one by one, in this order."""
-        for name, value in metrics.items():
-            metric = self._means.setdefault(name, MeanMetric(nan_strategy="disable")).to(value.device)
-            metric.update(value, _weight_of(name, batch))
+        for name, mean in metrics.items():
+            self._means.setdefault(name, StepMean()).to(mean.value.device).update(mean)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Means over the validation rows, holes left out."""
         _, metrics = self.compute_loss(batch)
-        for name, value in metrics.items():
+        for name, (value, weight) in metrics.items():
             # On every rank, also where no row counts, or the others would wait for it.
-            self.log(f"val/{name}", value, batch_size=_weight_of(name, batch), sync_dist=True)
+            self.log(f"val/{name}", value, batch_size=int(weight), sync_dist=True)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights that are not those this config trains: `strict_loading` is off for the frozen ones only."""
-        found = set(checkpoint["state_dict"])
-        expected = {name for name, p in self.named_parameters() if p.requires_grad}
+        found, expected = set(checkpoint["state_dict"]), set(self.state_dict())
         if strange := sorted(found ^ expected):
             raise ValueError(
                 f"The checkpoint's weights are not those that `model.backbone` trains: {strange[0]}. Resume with "
@@ -115,7 +210,8 @@ class AlignmentModule(LightningModule, ABC):
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Only what training changed: the frozen LLaVA is reloaded from its own checkpoint."""
         trainable = {name for name, p in self.named_parameters() if p.requires_grad}
-        return {name: t for name, t in super().state_dict(*args, **kwargs).items() if name in trainable}
+        state = super().state_dict(*args, **kwargs)
+        return {name: t for name, t in state.items() if name in trainable or not name.startswith("llava.")}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW over the adapters, and over the projector at its own rate where it trains."""
@@ -140,7 +236,108 @@ class AlignmentModule(LightningModule, ABC):
         return min(limit for limit in limits if limit > 0)
 
 
-def _weight_of(name: str, batch: Batch) -> int:
-    """Rows that a scalar is the mean of: those that count, and for the share of refused rows those as well."""
-    counted = int((batch.row_weights > 0).sum())
-    return counted + int(batch.refused.sum()) if name == "refused" else counted
+class ReferenceMethod(AlignmentModule):
+    """Base of the methods on pairs that have one reference; `compute_loss` is the subclass's."""
+
+    roles = (Role.CHOSEN, Role.REJECTED)
+
+    def __init__(
+        self, backbone: BackboneSettings, optim: OptimSettings, reference: Reference = "store", beta: float = 0.1
+    ) -> None:
+        super().__init__(backbone, optim)
+        require_positive(beta=beta)
+        self.reference = reference
+        self.references = ("",) if reference == "store" else ()
+        self.beta = beta
+
+    def reference_logps(self, batch: Batch, number: int = 0) -> Float[Tensor, " targets"]:
+        """From the store, or from a forward pass of its own."""
+        if self.reference == "store":
+            return super().reference_logps(batch, number)
+        with torch.no_grad(), self.llava.reference():
+            return token_logps(self.llava, batch)
+
+
+class PairMethod(ReferenceMethod):
+    """Base of the methods whose loss is one function of both sides: a subclass writes ``pair_loss``."""
+
+    def __init__(
+        self,
+        backbone: BackboneSettings,
+        optim: OptimSettings,
+        reference: Reference = "store",
+        beta: float = 0.1,
+        average_logps: bool = False,
+    ) -> None:
+        """Store hyperparameters; weights load in ``configure_model``.
+
+        Args:
+            backbone: The LLaVA checkpoint and the adapters put on it.
+            optim: Learning rate and schedule.
+            reference: `store` computes reference log-probabilities once, `live` in every step.
+            beta: Scale of the rewards, > 0: the larger, the stronger the pull towards the reference.
+            average_logps: Compare per-token means of the log-probabilities instead of sums.
+        """
+        super().__init__(backbone, optim, reference, beta)
+        self.average_logps = average_logps
+
+    @abstractmethod
+    def pair_loss(self, policy: PairLogps, reference: PairLogps) -> PairLoss:
+        """Loss and rewards of each pair."""
+
+    def target_weights(self, batch: Batch) -> Float[Tensor, " targets"] | None:
+        """Weight of each token in its response's sum; None is 1 each."""
+        return None
+
+    def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Mean]]:
+        """Mean loss over the pairs of the batch; holes count as zero."""
+        weights = self.target_weights(batch)
+        policy, reference = (
+            pair_logps(sum_responses(tokens, batch, weights=weights), batch, average=self.average_logps)
+            for tokens in (token_logps(self.llava, batch), self.reference_logps(batch))
+        )
+        # Holes stay outside: some losses look at all pairs at once.
+        counted = batch.weights_of(Role.CHOSEN) > 0
+        output = self.pair_loss(
+            *(PairLogps(each.chosen[counted], each.rejected[counted]) for each in (policy, reference))
+        )
+        output = PairLoss(*(torch.zeros_like(policy.chosen).masked_scatter(counted, values) for values in output))
+        return pair_mean(output, batch), preference_metrics(output, policy, batch)
+
+
+class AnswerMethod(AlignmentModule):
+    """Base of the methods that learn answers as they are; they differ in the answers, which are the view's."""
+
+    roles = (Role.ANSWER,)
+
+    def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Mean]]:
+        """Negative log-likelihood, mean over all trained tokens of the step."""
+        logps = response_logps(self.llava, batch)
+        total, count = sft_loss(policy=logps, weights=batch.row_weights[batch.row_index])
+        mean = Mean(total.detach() / count.clamp_min(1), count)
+        return self.step_mean(total, count), answer_metrics(mean, logps, batch)
+
+
+def pair_mean(output: PairLoss, batch: Batch) -> Float[Tensor, ""]:
+    """Mean over the pairs of a batch, holes as zero: steps have as many places, so micro-batches add up exactly."""
+    return (output.losses * batch.weights_of(Role.CHOSEN)).mean()
+
+
+def require_positive(**values: float) -> None:
+    """Raise where a hyperparameter that must be above 0 is not.
+
+    Args:
+        values: By their names in `model`.
+    """
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"`model.{name}` must be above 0, got {value}.")
+
+
+def require_smoothing(label_smoothing: float) -> None:
+    """Raise where the assumed fraction of flipped labels is none."""
+    if not 0 <= label_smoothing < 0.5:
+        raise ValueError(
+            f"`model.label_smoothing` is the fraction of flipped labels and must lie in [0, 0.5), "
+            f"got {label_smoothing}. At 0.5 the labels say nothing; for the plain loss use 0."
+        )

@@ -9,26 +9,14 @@ import torch
 from mmalign.backbone import BackboneSettings
 from mmalign.checkpoint import newest_checkpoint
 from mmalign.data.collate import Collator
-from mmalign.methods import DPO, OptimSettings
+from mmalign.methods.base import OptimSettings
+from mmalign.methods.dpo import DPO
 from mmalign.preflight import PreflightError
 
 RESUME_OPTIONS = ("--model.backbone.lora_dropout=0.3", "--checkpoint.every_n_steps=1", "--checkpoint.keep_last=20")
 
 
-def logged(run_dir, name="train/loss"):
-    """The values of one scalar, step by step, over all starts of a run."""
-    values = {}
-    for path in sorted(run_dir.glob("logs/version_*/metrics.csv")):
-        with path.open() as file:
-            values |= {int(row["step"]): row[name] for row in csv.DictReader(file) if row.get(name)}
-    return values
-
-
-def adapter_of(cli):
-    return {name: p.detach().clone() for name, p in cli.model.named_parameters() if p.requires_grad}
-
-
-def test_training_moves_only_the_adapters_and_lowers_the_loss(fit, tmp_path):
+def test_training_moves_only_the_adapters_and_lowers_the_loss(fit, tmp_path, logged):
     cli = fit("--trainer.max_epochs=3")
     assert {name.split(".")[-3] for name in cli.model.llava.trainable_names()} == {"lora_A", "lora_B"}
     losses = [float(v) for v in logged(tmp_path / "run").values()]
@@ -50,7 +38,7 @@ def test_everything_people_expect_is_logged(fit, tmp_path):
     assert list(tmp_path.glob("run/logs/version_0/events.out.tfevents*"))
 
 
-def test_two_runs_with_one_seed_are_identical(fit, tmp_path):
+def test_two_runs_with_one_seed_are_identical(fit, tmp_path, logged, adapter_of):
     """Bit for bit, with dropout."""
     options = ("--model.backbone.lora_dropout=0.3", "--trainer.max_epochs=1")
     first = adapter_of(fit(*options, run_dir=tmp_path / "a"))
@@ -64,14 +52,16 @@ class CrashError(RuntimeError):
 
 
 @pytest.fixture(scope="module")
-def whole_run(tmp_path_factory, fit_into):
+def whole_run(tmp_path_factory, fit_into, adapter_of):
     """A run of ten steps that nothing disturbs, with dropout: its directory and its weights."""
     run_dir = tmp_path_factory.mktemp("whole")
     return run_dir, adapter_of(fit_into(run_dir, *RESUME_OPTIONS))
 
 
 @pytest.mark.parametrize("micro_batches", [3, 10, 15])
-def test_stopped_and_resumed_equals_never_stopped(fit_into, whole_run, tmp_path, monkeypatch, micro_batches):
+def test_stopped_and_resumed_equals_never_stopped(
+    fit_into, whole_run, tmp_path, monkeypatch, micro_batches, logged, adapter_of
+):
     """Dead within a step, at an epoch's end (five steps of two micro-batches), later: same losses, same weights."""
     compute_loss, seen = DPO.compute_loss, []
 
@@ -94,7 +84,18 @@ def test_stopped_and_resumed_equals_never_stopped(fit_into, whole_run, tmp_path,
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_accumulation_changes_nothing(fit, tmp_path):
+def test_a_run_that_max_steps_ended_within_an_epoch_goes_on_from_there(fit_into, whole_run, tmp_path, logged):
+    """Seven of ten steps, in epochs of five: resumed without the limit, it ends where the whole run does.
+
+    The schedule of the first part is shorter, so the weights are others; the rows and the steps are not.
+    """
+    fit_into(tmp_path, "--trainer.max_steps=7")
+    resumed = fit_into(tmp_path, "--ckpt_path=last")
+    assert resumed.trainer.global_step == 10
+    assert list(logged(tmp_path)) == list(logged(whole_run[0]))
+
+
+def test_accumulation_changes_nothing(fit, tmp_path, logged, adapter_of):
     """8 rows at once or 4 times 2: the same losses and weights to float32 rounding."""
     whole = fit("--data.micro_batch_size=8", "--trainer.max_epochs=1", run_dir=tmp_path / "a")
     parts = fit("--data.micro_batch_size=2", "--trainer.max_epochs=1", run_dir=tmp_path / "b")
@@ -123,7 +124,7 @@ def test_the_projector_trains_with_its_own_rate_where_asked(fit):
     assert rates == [1.5e-3, 3e-5]
 
 
-def test_label_smoothing_and_averaging_are_obeyed(fit, tmp_path):
+def test_label_smoothing_and_averaging_are_obeyed(fit, tmp_path, logged):
     """Averaged log-probabilities are per token; smoothed losses can't fall below the entropy of the noise."""
     fit("--model.average_logps=true", "--trainer.max_epochs=1", run_dir=tmp_path / "mean")
     fit("--trainer.max_epochs=1", run_dir=tmp_path / "sum")
@@ -135,7 +136,7 @@ def test_label_smoothing_and_averaging_are_obeyed(fit, tmp_path):
     assert min(float(v) for v in logged(tmp_path / "smooth").values()) > floor - 1e-3
 
 
-def test_bf16_is_close_to_float32(fit, tmp_path):
+def test_bf16_is_close_to_float32(fit, tmp_path, logged):
     """dpo.yaml's precision, on the CPU: bf16 weights, float32 adapters and projector; losses to 1e-2."""
     fit("--model.backbone.train_projector=true", "--trainer.max_epochs=1", run_dir=tmp_path / "float32")
     cli = fit(
@@ -153,7 +154,11 @@ def test_bf16_is_close_to_float32(fit, tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "says"),
-    [("beta=-1", "beta > 0"), ("label_smoothing=0.5", r"\[0, 0.5\)")],
+    [
+        ("beta=-1", "`model.beta` must be above 0"),
+        ("segment_weight=0.5", "at least 1"),
+        ("label_smoothing=0.5", r"\[0, 0.5\)"),
+    ],
 )
 def test_bad_hyperparameters_say_what_to_do(option, says):
     name, value = option.split("=")
@@ -185,7 +190,7 @@ def test_preflight_stops_a_model_that_does_not_see(fit, monkeypatch):
 
     monkeypatch.setattr(LlavaMultiModalProjector, "forward", lambda self, x: self.linear_2(self.linear_1(0 * x)))
     with pytest.raises(PreflightError, match="Other pictures give the same log-probabilities"):
-        fit()
+        fit("--model.reference=live")
 
 
 def test_preflight_stops_wrong_targets(fit, monkeypatch):
@@ -198,7 +203,7 @@ def test_preflight_stops_wrong_targets(fit, monkeypatch):
 
     monkeypatch.setattr(Collator, "__call__", shifted)
     with pytest.raises(PreflightError, match="the trained tokens decode to"):
-        fit()
+        fit("--model.reference=live")
 
 
 def test_preflight_stops_when_more_than_adapters_train(fit, monkeypatch):

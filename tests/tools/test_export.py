@@ -90,7 +90,7 @@ def test_the_adapter_does_something(exported, tiny_llava, tmp_path):
 
 def test_lineage_says_what_was_trained_from_what(exported, tiny_llava):
     lineage = json.loads((exported[0] / "lineage.json").read_text())
-    assert (lineage["base"], lineage["method"], lineage["global_step"]) == (tiny_llava, "mmalign.methods.DPO", 5)
+    assert (lineage["base"], lineage["method"], lineage["global_step"]) == (tiny_llava, "mmalign.methods.dpo.DPO", 5)
     assert lineage["pad_images"] is True
     assert {"mmalign", "torch", "transformers", "peft"} <= lineage["versions"].keys()
     assert json.loads((exported[0] / "merged" / "lineage.json").read_text()) == lineage
@@ -135,3 +135,28 @@ def test_an_earlier_export_is_replaced_and_validate_leaves_the_runs_config(fit, 
     assert not (out / "stale").exists()
     lineage = json.loads((out / "lineage.json").read_text())
     assert (lineage["template"], lineage["pad_images"]) == ("llava_hf", False)
+
+
+@pytest.mark.parametrize("form", ["likert", "nemo"])
+def test_a_steered_run_tells_what_to_ask_for(tiny_llava, color_shards, tmp_path, form):
+    """Form and target values, as they stood in the run's config; no other method's export has any."""
+    run, out = tmp_path / "run", tmp_path / "adapter"
+    options = [
+        f"--model.backbone.checkpoint={tiny_llava}",
+        "--model.backbone.lora_rank=4",
+        f"--data.shards={color_shards}",
+        "--data.val_shards=",
+        f"--data.view.form={form}",
+        "--data.view.attributes.verbosity=2",
+        f"--trainer.default_root_dir={run}",
+        "--trainer.max_steps=1",
+        "--trainer.enable_progress_bar=false",
+    ]
+    main(["fit", "--config=steerlm.yaml", "--config=scale/tiny.yaml", *options])
+    export(run=run, out=out)
+    wanted = {"helpfulness": 4, "correctness": 4, "coherence": 4, "complexity": 4, "verbosity": 2}
+    assert json.loads((out / "lineage.json").read_text())["steer"] == {"form": form, "attributes": wanted}
+
+
+def test_only_steered_runs_are_steered(exported):
+    assert "steer" not in json.loads((exported[0] / "lineage.json").read_text())

@@ -1,0 +1,22 @@
+"""APO-zero: chosen answers become likelier, rejected ones less likely, each against the reference by itself.
+
+Paper   D'Oosterlinck et al., 2024, https://arxiv.org/abs/2408.06266
+Config  configs/apo_zero.yaml
+Tests   tests/losses/test_apo.py, tests/parity/test_trl_losses.py, tests/methods/test_every_method.py
+"""
+
+from mmalign.batch import PairLogps, PairLoss
+from mmalign.losses.apo import apo_zero_loss
+from mmalign.methods.base import PairMethod
+
+
+class APOZero(PairMethod):
+    """Anchored Preference Optimization for chosen answers that are better than the model's own."""
+
+    @property
+    def loss_at_reference(self) -> float:
+        """Half for the chosen and half for the rejected answer."""
+        return 1.0
+
+    def pair_loss(self, policy: PairLogps, reference: PairLogps) -> PairLoss:
+        return apo_zero_loss(policy=policy, reference=reference, beta=self.beta)
