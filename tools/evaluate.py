@@ -4,21 +4,26 @@
     mmalign evaluate --adapter runs/nlvr/adapter --out runs/nlvr/evaluation --suite preferences --shards shards/nlvr
 
 Writes into the folder: `answers.jsonl` (both answers to every task), `scores.json` (every measure with intervals and a
-verdict). Stopped and run again, it goes on where it was.
+verdict). Stopped and run again, it goes on where it was. Several adapters of one base share its answers:
+
+    mmalign evaluate --adapter runs/dpo/adapter --out runs/dpo/evaluation --base_answers runs/base
+    mmalign evaluate --adapter runs/sft/adapter --out runs/sft/evaluation --base_answers runs/base    # half the time
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import jsonargparse
 import torch
+from filelock import FileLock
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Task as ProgressTask
 from rich.text import Text
 
-from mmalign.evaluation.answers import ANSWERS_FILE, Answer
+from mmalign.evaluation.answers import ANSWERS_FILE, BASE_ANSWERS_FILE, Answer, BaseAnswer
 from mmalign.evaluation.models import BaseAndAligned
 from mmalign.evaluation.paired import LEVEL, Measure, compare
 from mmalign.evaluation.preferences import preference_measures, score_pairs
@@ -29,7 +34,7 @@ from mmalign.evaluation.world import WorldSizes, held_out_ids, measures
 from mmalign.generate import Prompt, Sampling
 from mmalign.messages import parse_messages
 from mmalign.template import TemplateName
-from mmalign.world.tasks import task
+from mmalign.world.tasks import Task, task
 
 ANSWER_TOKENS = 160
 """The longest gold answer of the world has about a hundred."""
@@ -44,6 +49,8 @@ def evaluate(
     pad_images: bool | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
     shards: str | None = None,
+    base_answers: Path | None = None,
+    attributes: dict[str, int] | None = None,
     sizes: WorldSizes = WorldSizes(),  # noqa: B008, frozen
     batch_size: int = 50,
     resamples: int = 10_000,
@@ -63,19 +70,31 @@ def evaluate(
         pad_images: Pad pictures to a square; left out, as the adapter was trained.
         dtype: Of the base's weights.
         shards: For `preferences`: the shard set whose pairs are scored.
+        base_answers: For `world`: a folder where the base's answers are kept, for the evaluations of other adapters to
+            share. What is missing there is answered and added; several evaluations may use it at once.
+        attributes: For `world`: what to ask an adapter of SteerLM for, such as `{verbosity: 0}`, instead of what its
+            export says; those left out stay.
         sizes: For `world`: how many tasks of each sort.
         batch_size: Prompts or pairs that run together; results are written after each batch.
         resamples: Bootstrap draws for the intervals.
         seed: Of the bootstrap.
-        overwrite: Drop answers of another model or adapter found in `out`, instead of refusing to mix them.
+        overwrite: Drop answers of another model or adapter found in `out` or `base_answers`, instead of refusing to
+            mix them.
 
     Raises:
         FileNotFoundError: No checkpoint, adapter or shards.
         ValueError: They do not fit one another, or `out` holds another evaluation.
     """
     console = Console()
-    _check_suite(suite, shards)
-    models = BaseAndAligned(checkpoint, adapter, template=template, pad_images=pad_images, dtype=getattr(torch, dtype))
+    _check_suite(suite, shards, base_answers, attributes)
+    models = BaseAndAligned(
+        checkpoint,
+        adapter,
+        template=template,
+        pad_images=pad_images,
+        dtype=getattr(torch, dtype),
+        attributes=attributes,
+    )
     lineage = models.lineage() | {"bootstrap": f"{resamples} resamples, seed {seed}"}
     began = time.perf_counter()
     with _progress(console) as progress:
@@ -83,8 +102,8 @@ def evaluate(
             found = _preference_measures(models, out, shards, batch_size, progress, overwrite=overwrite)
             lineage |= {"shards": shards, "decoding": "none: log-probabilities"}
         else:
-            found = _world_measures(models, out, sizes, batch_size, progress, overwrite=overwrite)
-            lineage |= {"decoding": f"greedy, at most {ANSWER_TOKENS} tokens", "tasks": "world/heldout"}
+            found = _world_measures(models, out, base_answers, sizes, batch_size, progress, overwrite=overwrite)
+            lineage |= models.decoding(_greedy()) | {"tasks": "world/heldout"}
         comparisons = [
             compare(measure, resamples=resamples, seed=seed)
             for measure in progress.track(found, description="intervals")
@@ -96,29 +115,53 @@ def evaluate(
     return scores
 
 
-def _check_suite(suite: Suite, shards: str | None) -> None:
-    """Raise where `--shards` and `--suite` do not fit."""
+def _check_suite(
+    suite: Suite, shards: str | None, base_answers: Path | None, attributes: Mapping[str, int] | None
+) -> None:
+    """Raise where an option does not fit `--suite`."""
     if suite == "preferences" and shards is None:
         raise ValueError("`--suite preferences` needs `--shards DIR`: a shard set with pairs to score.")
     if suite == "world" and shards is not None:
         raise ValueError(
             "`--shards` is for `--suite preferences`; the world's tasks are made, not read. Leave one out."
         )
+    for name, given in (("--base_answers", base_answers), ("--attributes", attributes)):
+        if suite == "preferences" and given is not None:
+            raise ValueError(f"`{name}` is for `--suite world`: pairs are scored, not answered. Leave it out.")
 
 
 def _world_measures(
-    models: BaseAndAligned, out: Path, sizes: WorldSizes, batch_size: int, progress: Progress, *, overwrite: bool
+    models: BaseAndAligned,
+    out: Path,
+    base_answers: Path | None,
+    sizes: WorldSizes,
+    batch_size: int,
+    progress: Progress,
+    *,
+    overwrite: bool,
 ) -> list[Measure]:
     """Let both models answer what is not answered yet, then measure."""
     ids = held_out_ids(sizes)
-    identity = models.identity() | {"decoding": f"greedy, at most {ANSWER_TOKENS} tokens"}
+    identity = models.identity() | models.decoding(_greedy())
     file = RecordFile(out / ANSWERS_FILE, Answer, identity, overwrite=overwrite)
     todo = [task_id for task_id in ids if task_id not in file.records]
-    bar = progress.add_task("answers of both models", total=len(ids), completed=len(ids) - len(todo))
+    shared: Mapping[str, BaseAnswer] = {}
+    if base_answers is not None and todo:
+        base_answers.mkdir(parents=True, exist_ok=True)
+        with FileLock(base_answers / "lock"):  # whoever comes first answers, the others wait and read
+            base_identity = models.base_identity() | {"decoding": _greedy()}
+            base_file = RecordFile(base_answers / BASE_ANSWERS_FILE, BaseAnswer, base_identity, overwrite=overwrite)
+            _answer_base(models, base_file, todo, batch_size, progress)
+            shared = base_file.records
+    bar = progress.add_task(
+        "answers of the aligned model" if shared else "answers of both models",
+        total=len(ids),
+        completed=len(ids) - len(todo),
+    )
     for chunk in _chunks(todo, batch_size):
         asked = [task(task_id) for task_id in chunk]
-        prompts = [Prompt(parse_messages(each.messages), tuple(each.images)) for each in asked]
-        base, aligned = models.answer(prompts, Sampling(max_new_tokens=ANSWER_TOKENS), batch_size=batch_size)
+        base = [shared[task_id].base for task_id in chunk] if shared else _answers(models, "base", asked, batch_size)
+        aligned = _answers(models, "aligned", asked, batch_size)
         file.append(
             [
                 Answer(each.id, each.kind, each.question.text, *both)
@@ -127,6 +170,29 @@ def _world_measures(
         )
         progress.advance(bar, len(chunk))
     return measures([file.records[task_id] for task_id in ids])
+
+
+def _greedy() -> str:
+    return f"greedy, at most {ANSWER_TOKENS} tokens"
+
+
+def _answer_base(
+    models: BaseAndAligned, file: RecordFile[BaseAnswer], ids: Sequence[str], batch_size: int, progress: Progress
+) -> None:
+    """Add the base's answers that the file lacks."""
+    todo = [task_id for task_id in ids if task_id not in file.records]
+    bar = progress.add_task("answers of the base", total=len(ids), completed=len(ids) - len(todo))
+    for chunk in _chunks(todo, batch_size):
+        answers = _answers(models, "base", [task(task_id) for task_id in chunk], batch_size)
+        file.append([BaseAnswer(*both) for both in zip(chunk, answers, strict=True)])
+        progress.advance(bar, len(chunk))
+
+
+def _answers(
+    models: BaseAndAligned, who: Literal["base", "aligned"], asked: Sequence[Task], batch_size: int
+) -> list[str]:
+    prompts = [Prompt(parse_messages(each.messages), tuple(each.images)) for each in asked]
+    return models.answer(who, prompts, Sampling(max_new_tokens=ANSWER_TOKENS), batch_size=batch_size)
 
 
 def _preference_measures(
@@ -148,7 +214,7 @@ def _preference_measures(
 class RateColumn(ProgressColumn):
     """Steps a second, or seconds a step where they are slow."""
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: ProgressTask) -> Text:
         """The rate over the last half minute."""
         speed = task.finished_speed or task.speed
         if not speed:

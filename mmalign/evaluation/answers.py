@@ -2,6 +2,10 @@
 
 {"id": "world/heldout/describe/000003", "kind": "describe", "prompt": "What do you see?",
  "base": "A red circle and a yellow moon.", "aligned": "A red circle."}
+
+`base_answers.jsonl`: the base's alone, in a folder of its own, for the evaluations of several adapters to share.
+
+{"id": "world/heldout/describe/000003", "base": "A red circle and a yellow moon."}
 """
 
 from pathlib import Path
@@ -10,6 +14,7 @@ from typing import NamedTuple
 from mmalign.evaluation.records import read_records
 
 ANSWERS_FILE = "answers.jsonl"
+BASE_ANSWERS_FILE = "base_answers.jsonl"
 
 
 class Answer(NamedTuple):
@@ -21,6 +26,13 @@ class Answer(NamedTuple):
     """The last user turn's text."""
     base: str
     aligned: str
+
+
+class BaseAnswer(NamedTuple):
+    """What the base said to one task."""
+
+    id: str
+    base: str
 
 
 def read_answers(folder: Path) -> list[Answer]:

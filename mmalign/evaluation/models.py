@@ -6,10 +6,10 @@ Tests   tests/tools/test_evaluate.py
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import peft
 import torch
@@ -19,11 +19,28 @@ from peft import PeftModel
 import mmalign
 from mmalign.backbone import load_llava
 from mmalign.generate import Prompt, Sampling, generate
+from mmalign.messages import Message
 from mmalign.processor import load_processor, resolve_checkpoint
+from mmalign.steering import Attributes, Form, check_attributes, steer
 from mmalign.template import Template, TemplateName
 
 LINEAGE_FILE = "lineage.json"
 """Written by `mmalign export` beside the adapter."""
+
+
+class Steering(NamedTuple):
+    """What a model of SteerLM is asked for."""
+
+    form: Form
+    attributes: Attributes
+
+    def ask(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """A prompt that asks for the attributes."""
+        return steer(messages, self.attributes, self.form)
+
+    def text(self) -> str:
+        """In one line, for `scores.json`."""
+        return f"{self.form}: " + ", ".join(f"{name} {value}" for name, value in self.attributes.items())
 
 
 class BaseAndAligned:
@@ -37,6 +54,7 @@ class BaseAndAligned:
         template: TemplateName | None = None,
         pad_images: bool | None = None,
         dtype: torch.dtype = torch.float32,
+        attributes: Attributes | None = None,
     ) -> None:
         """Load both; on the GPU if there is one.
 
@@ -46,13 +64,15 @@ class BaseAndAligned:
             template: Chat format; None takes the one that the adapter was trained with.
             pad_images: Pad pictures to a square; None does as the training did.
             dtype: Of the base's weights.
+            attributes: What to ask an adapter of SteerLM for, instead of what its export says; those left out stay.
 
         Raises:
             FileNotFoundError: No checkpoint or no adapter there.
-            ValueError: The adapter belongs to another model.
+            ValueError: The adapter belongs to another model, or was not trained to be asked for attributes.
         """
         _require_adapter(adapter)
         self.trained = _read_lineage(adapter)
+        self.steering = _steering(self.trained, attributes, adapter)
         name: TemplateName = template or self.trained.get("template", "vicuna_v1")
         pad: bool = self.trained.get("pad_images", True) if pad_images is None else pad_images
         self.checkpoint, self.adapter = checkpoint, adapter
@@ -67,31 +87,39 @@ class BaseAndAligned:
                 f"`--checkpoint` that it was trained on ({self.trained.get('base', 'see its adapter_config.json')})."
             ) from error
 
-    def answer(self, prompts: Sequence[Prompt], sampling: Sampling, *, batch_size: int) -> tuple[list[str], list[str]]:
-        """The base's and the aligned model's answers.
+    def answer(
+        self, who: Literal["base", "aligned"], prompts: Sequence[Prompt], sampling: Sampling, *, batch_size: int
+    ) -> list[str]:
+        """One model's answers.
 
         Args:
+            who: Which of the two. An aligned model of SteerLM is asked for its attributes besides.
             prompts: The same for both.
             sampling: How both decode.
             batch_size: Prompts that run together.
         """
-        answers = []
-        for off in (True, False):
-            with self.model.disable_adapter() if off else nullcontext():
-                answers.append(generate(self.model, self.template, prompts, sampling, batch_size=batch_size))
-        base, aligned = answers
-        return base, aligned
+        if who == "aligned" and self.steering is not None:
+            prompts = [prompt._replace(messages=self.steering.ask(prompt.messages)) for prompt in prompts]
+        with self.model.disable_adapter() if who == "base" else nullcontext():
+            return generate(self.model, self.template, prompts, sampling, batch_size=batch_size)
 
-    def identity(self) -> dict[str, str]:
-        """What an answer depends on, apart from task and decoding."""
+    def base_identity(self) -> dict[str, str]:
+        """What the base's answer depends on, apart from task and decoding."""
         return {
             "checkpoint": self.checkpoint,
             "checkpoint_hash": checkpoint_hash(self.checkpoint),
-            "adapter_hash": weights_hash(self.adapter),
             "template": self.template.name,
             "pad_images": str(self.template.processor.image_processor.do_pad),
             "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
         }
+
+    def identity(self) -> dict[str, str]:
+        """What both answers depend on, apart from task and decoding."""
+        return self.base_identity() | {"adapter_hash": weights_hash(self.adapter)}
+
+    def decoding(self, how: str) -> dict[str, str]:
+        """How the aligned model was asked, for an identity or a lineage; the base is never asked for attributes."""
+        return {"decoding": how} | ({} if self.steering is None else {"attributes": self.steering.text()})
 
     def lineage(self) -> dict[str, str]:
         """Where the numbers came from, for `scores.json`."""
@@ -136,6 +164,21 @@ def _require_adapter(adapter: Path) -> None:
 def _read_lineage(adapter: Path) -> dict[str, Any]:
     path = adapter / LINEAGE_FILE
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _steering(trained: Mapping[str, Any], attributes: Attributes | None, adapter: Path) -> Steering | None:
+    """What the export says, with the attributes that were given instead.
+
+    Raises:
+        ValueError: Attributes for an adapter that knows none, or such as cannot be asked for.
+    """
+    if "steer" not in trained:
+        if attributes is not None:
+            raise ValueError(f"The adapter in {adapter} is none of SteerLM. Leave `--attributes` out.")
+        return None
+    wanted = {**trained["steer"]["attributes"], **(attributes or {})}
+    check_attributes(wanted)
+    return Steering(trained["steer"]["form"], wanted)
 
 
 def _plain(value: object) -> str:

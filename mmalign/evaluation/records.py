@@ -99,7 +99,7 @@ def _claim(path: Path, identity: dict[str, str], *, overwrite: bool) -> None:
     if found is not None and not overwrite:
         differing = sorted(name for name in {*found, *identity} if found.get(name) != identity.get(name))
         raise ValueError(
-            f"{path.parent} holds another evaluation: {', '.join(differing)} differ. Give another `--out`, or drop "
+            f"{path.parent} holds another evaluation: {', '.join(differing)} differ. Give another folder, or drop "
             "what is there with `--overwrite true`."
         )
     path.unlink(missing_ok=True)

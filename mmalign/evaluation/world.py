@@ -59,6 +59,7 @@ def measures(answers: Sequence[Answer]) -> list[Measure]:
     found += _description_measures(describe) if describe else []
     found += _yes_no_measures(yes_no) if yes_no else []
     found += _rating_measures(list(zip(asked, answers, strict=True)))
+    found += [_open_quality(describe)] if describe else []
     found += [_text_accuracy(text)] if text else []
     found += [_other_accuracy(other)] if other else []
     found += [_length(describe)] if describe else []
@@ -162,6 +163,16 @@ def _rating_measures(asked: Asked) -> list[Measure]:
             make(name, name.capitalize(), Direction.NEITHER, "A trait of style, neither good nor bad.", *scores)
         )
     return found
+
+
+def _open_quality(asked: Asked) -> Measure:
+    judge = WorldJudge()
+    base = [judge.rate(each, answer.base).quality for each, answer in asked]
+    aligned = [judge.rate(each, answer.aligned).quality for each, answer in asked]
+    text = "The sum of three on descriptions alone: the open answers, whose quality no right or wrong can tell."
+    return _scalar_measure(
+        "open_quality", "Quality of descriptions", Direction.HIGHER, text, base, aligned, group=JUDGE, percent=False
+    )
 
 
 def _text_accuracy(asked: Asked) -> Measure:

@@ -42,6 +42,17 @@ def test_description_measures_equal_chair(small_answers):
     assert found["words"].difference.value < 0
 
 
+def test_open_quality_looks_at_descriptions_alone(small_answers):
+    """Everything else is answered with nothing, which the measure of all tasks notices."""
+    answers = [each if each.kind == "describe" else each._replace(aligned="") for each in small_answers]
+    found = compared(answers)
+    assert found["open_quality"].aligned == found["open_quality"].base
+    assert found["open_quality"].num_samples == 12
+    assert found["quality"].aligned.value < found["quality"].base.value
+    shortened = compared([each._replace(aligned="") if each.kind == "describe" else each for each in small_answers])
+    assert shortened["open_quality"].verdict == Verdict.WORSE
+
+
 def test_yes_no_measures_equal_pope(small_answers):
     """A base that says yes to everything, an aligned model that is wrong on two."""
     asked = [answer for answer in small_answers if answer.kind == "is_there"]

@@ -14,6 +14,7 @@ from mmalign.data.collate import Collator
 from mmalign.data.rows import Answer, Row, RowEncoder
 from mmalign.data.sample import Preference, Response, Sample
 from mmalign.data.shards import ShardWriter
+from mmalign.evaluation import models
 from mmalign.evaluation.models import BaseAndAligned
 from mmalign.evaluation.scores import read_scores
 from mmalign.logps import response_logps
@@ -56,6 +57,25 @@ def evaluate(checkpoint, adapter, out, *more):
     return main(["evaluate", "--checkpoint", checkpoint, "--adapter", adapter, "--out", str(out), *more])
 
 
+def count_questions(monkeypatch, until=None):
+    """Who was asked how many questions, in order; before the question number `until` the user gives up."""
+    asked = []
+    answer = BaseAndAligned.answer
+
+    def counted(self, who, prompts, *args, **settings):
+        if len(asked) == until:
+            raise KeyboardInterrupt
+        asked.append((who, len(prompts)))
+        return answer(self, who, prompts, *args, **settings)
+
+    monkeypatch.setattr(BaseAndAligned, "answer", counted)
+    return asked
+
+
+def answers_in(folder):
+    return [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+
+
 def test_world_suite_writes_answers_scores_and_a_report(tiny_llava, adapter, tmp_path):
     evaluate(tiny_llava, adapter, tmp_path, *SIZES)
     answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
@@ -75,21 +95,12 @@ def test_world_suite_writes_answers_scores_and_a_report(tiny_llava, adapter, tmp
 def test_stopped_evaluation_goes_on_and_equals_a_whole_one(tiny_llava, adapter, tmp_path, monkeypatch):
     """Killed after the second chunk; the second start asks only what is missing."""
     evaluate(tiny_llava, adapter, tmp_path / "whole", *SIZES)
-    asked = []
-    answer = BaseAndAligned.answer
-
-    def counted(self, prompts, *args, **settings):
-        if len(asked) == 2:
-            raise KeyboardInterrupt
-        asked.append(len(prompts))
-        return answer(self, prompts, *args, **settings)
-
-    monkeypatch.setattr(BaseAndAligned, "answer", counted)
+    asked = count_questions(monkeypatch, until=4)
     with pytest.raises(KeyboardInterrupt):
         evaluate(tiny_llava, adapter, tmp_path / "cut", *SIZES)
     asked.clear()
     evaluate(tiny_llava, adapter, tmp_path / "cut", *SIZES)
-    assert asked == [6, 2]
+    assert asked == [("base", 6), ("aligned", 6), ("base", 2), ("aligned", 2)]
     for name in ("answers.jsonl", "scores.json"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -107,6 +118,91 @@ def test_base_answers_without_the_adapter(tiny_llava, adapter, tmp_path):
     assert [answer["aligned"] for answer in one] != [answer["aligned"] for answer in two]
     with pytest.raises(ValueError, match=r"adapter_hash differ.*--overwrite"):
         evaluate(tiny_llava, other, tmp_path / "one", *SIZES)
+
+
+def test_adapters_share_the_answers_of_their_base(tiny_llava, adapter, tmp_path, monkeypatch):
+    """The second evaluation asks the base nothing, and finds what it finds alone."""
+    other = save_adapter(tiny_llava, tmp_path / "other", seed=4)
+    shared = f"--base_answers={tmp_path / 'base'}"
+    evaluate(tiny_llava, adapter, tmp_path / "one", shared, *SIZES)
+    asked = count_questions(monkeypatch)
+    evaluate(tiny_llava, other, tmp_path / "two", shared, *SIZES)
+    assert {who for who, _ in asked} == {"aligned"}
+    evaluate(tiny_llava, other, tmp_path / "alone", *SIZES)
+    assert answers_in(tmp_path / "two") == answers_in(tmp_path / "alone")
+    assert read_scores(tmp_path / "two") == read_scores(tmp_path / "alone")
+
+
+def test_shared_answers_that_are_missing_are_added(tiny_llava, adapter, tmp_path, monkeypatch):
+    """More tasks, and a base that was stopped halfway: 6 of 20 answers are there."""
+    shared = f"--base_answers={tmp_path / 'base'}"
+    asked = count_questions(monkeypatch, until=1)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tiny_llava, adapter, tmp_path / "cut", shared, *SIZES)
+    monkeypatch.undo()
+    monkeypatch.setattr("mmalign.tools.evaluate.ANSWER_TOKENS", 8)
+    asked = count_questions(monkeypatch)
+    evaluate(tiny_llava, adapter, tmp_path / "cut", shared, *SIZES)
+    assert sum(number for who, number in asked if who == "base") == 14
+    assert len((tmp_path / "base" / "base_answers.jsonl").read_text().splitlines()) == 20
+
+
+def test_answers_of_another_base_are_not_shared(tiny_llava, adapter, tmp_path):
+    shared = f"--base_answers={tmp_path / 'base'}"
+    evaluate(tiny_llava, adapter, tmp_path / "one", shared, *SIZES)
+    with pytest.raises(ValueError, match=r"base holds another evaluation: template differ"):
+        evaluate(tiny_llava, adapter, tmp_path / "two", shared, "--template=vicuna_v1", *SIZES)
+
+
+@pytest.fixture
+def steered(tiny_llava, tmp_path):
+    folder = Path(save_adapter(tiny_llava, tmp_path / "steered", seed=3))
+    wanted = {"helpfulness": 4, "correctness": 4, "coherence": 4, "complexity": 2, "verbosity": 2}
+    lineage = {"template": "llava_hf", "steer": {"form": "likert", "attributes": wanted}}
+    (folder / "lineage.json").write_text(json.dumps(lineage))
+    return folder
+
+
+def test_only_the_aligned_model_is_asked_for_attributes(tiny_llava, adapter, steered, tmp_path, monkeypatch):
+    """One set of weights, asked in both ways: the base's prompts stay plain, the aligned model's end in the request."""
+    seen = []
+    generate = models.generate
+    monkeypatch.setattr(
+        models, "generate", lambda m, t, prompts, *a, **k: seen.append(prompts) or generate(m, t, prompts, *a, **k)
+    )
+    evaluate(tiny_llava, str(steered), tmp_path / "out", *SIZES)
+    for base, aligned in zip(seen[::2], seen[1::2], strict=True):
+        for plain, asking in zip(base, aligned, strict=True):
+            request = "Helpfulness:4,Correctness:4,Coherence:4,Complexity:2,Verbosity:2"
+            assert asking.messages[-1].content[-1].text.endswith(request)
+            assert asking.messages[-1].content[:-1] == plain.messages[-1].content
+            assert asking.images == plain.images
+    expected = "likert: helpfulness 4, correctness 4, coherence 4, complexity 2, verbosity 2"
+    assert read_scores(tmp_path / "out").lineage["attributes"] == expected
+    evaluate(tiny_llava, adapter, tmp_path / "plain", *SIZES)
+    assert "attributes" not in read_scores(tmp_path / "plain").lineage
+    plain, asked = answers_in(tmp_path / "plain"), answers_in(tmp_path / "out")
+    assert [each["base"] for each in plain] == [each["base"] for each in asked]
+    assert [each["aligned"] for each in plain] != [each["aligned"] for each in asked]
+
+
+def test_other_attributes_are_another_evaluation(tiny_llava, steered, tmp_path):
+    evaluate(tiny_llava, str(steered), tmp_path / "out", *SIZES)
+    with pytest.raises(ValueError, match="attributes differ"):
+        evaluate(tiny_llava, str(steered), tmp_path / "out", "--attributes={verbosity: 0}", *SIZES)
+    evaluate(tiny_llava, str(steered), tmp_path / "terse", "--attributes={verbosity: 0}", *SIZES)
+    assert read_scores(tmp_path / "terse").lineage["attributes"].endswith("complexity 2, verbosity 0")
+
+
+@pytest.mark.parametrize(("attributes", "message"), [("{verbosity: 5}", "from 0 to 4"), ("{vebosity: 1}", "no other")])
+def test_attributes_that_cannot_be_asked_for_are_refused(tiny_llava, steered, tmp_path, attributes, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(tiny_llava, str(steered), tmp_path / "out", f"--attributes={attributes}", *SIZES)
+
+
+def test_an_adapter_that_knows_no_attributes_is_not_asked_for_any(tiny_llava, adapter, tmp_path):
+    with pytest.raises(ValueError, match="none of SteerLM"):
+        evaluate(tiny_llava, adapter, tmp_path / "out", "--attributes={verbosity: 0}", *SIZES)
 
 
 @pytest.fixture(scope="module")
@@ -170,8 +266,8 @@ def test_pairs_without_pictures_are_scored(tiny_llava, adapter, tmp_path):
 def test_pictures_are_padded_as_in_training_unless_told(tiny_llava, tmp_path, asked, expected):
     folder = Path(save_adapter(tiny_llava, tmp_path, seed=3))
     (folder / "lineage.json").write_text(json.dumps({"pad_images": False}))
-    models = BaseAndAligned(tiny_llava, folder, pad_images=asked)
-    assert models.template.processor.image_processor.do_pad is expected
+    both = BaseAndAligned(tiny_llava, folder, pad_images=asked)
+    assert both.template.processor.image_processor.do_pad is expected
 
 
 def test_preference_suite_goes_on(tiny_llava, adapter, pairs, tmp_path):
@@ -194,6 +290,8 @@ def test_preference_suite_goes_on(tiny_llava, adapter, pairs, tmp_path):
         (("--suite=preferences",), "needs `--shards DIR`"),
         (("--shards=somewhere",), "is for `--suite preferences`"),
         (("--suite=preferences", "--shards=/nowhere"), r"--shards.*nowhere"),
+        (("--suite=preferences", "--shards=/nowhere", "--base_answers=b"), "`--base_answers` is for `--suite world`"),
+        (("--suite=preferences", "--shards=/nowhere", "--attributes={a: 1}"), "`--attributes` is for `--suite world`"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(tiny_llava, adapter, tmp_path, arguments, message):
