@@ -15,7 +15,7 @@ MAPPED := configs serve shards tools
 # Only errors are shown. Modules are compiled when they are first imported: most of what comes along never is.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help install demo test check format lint types unit
+.PHONY: help install demo methods test check format lint types unit
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -35,6 +35,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## the embedded model before and after DPO, then a question to the served model
 	@echo 'demo: mmalign demo'
 	@$(BIN)/mmalign demo
+
+methods: $(INSTALLED) ## every method on the embedded model: the measured columns of configs/README.md (under an hour)
+	@echo 'methods: mmalign sweep --config sweeps/methods.yaml'
+	@$(BIN)/mmalign sweep --config sweeps/methods.yaml --out runs/methods --jobs 2 --readme configs/README.md
+	@cp runs/methods/table.json benchmarks/results/methods.json
+
+bench: $(INSTALLED) ## a DPO step beside TRL's, and the loader alone: benchmarks/results (leave the machine alone meanwhile)
+	@echo 'bench: a DPO step beside TRL'
+	@$(BIN)/python benchmarks/dpo_step.py --out benchmarks/results/dpo_step.json
+	@echo 'bench: the loader'
+	@$(BIN)/python benchmarks/loader.py
 
 test: check ## check, then the slow tests: the whole suite, through the real command line
 	@echo 'test: slow tests'
