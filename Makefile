@@ -15,7 +15,7 @@ MAPPED := configs serve shards tools
 # Only errors are shown. Modules are compiled when they are first imported: most of what comes along never is.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help install demo methods test check format lint types unit
+.PHONY: help install demo methods bench test check format lint types unit
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'

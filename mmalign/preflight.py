@@ -82,8 +82,8 @@ def check_loss(module: AlignmentModule, batch: Batch) -> None:
     """Raise where the loss at the start is not the one the method declares."""
     if not bool((batch.row_weights > 0).any()):
         raise PreflightError(
-            f"All of the first {batch.num_rows} rows are longer than `data.max_length` (a picture may take hundreds of "
-            "tokens), so nothing would be trained. Raise it; `mmalign inspect` shows lengths."
+            f"None of the first rows can be used, so nothing would be trained. The first: {batch.refusals[0]} "
+            "`mmalign inspect` shows lengths."
         )
     _, metrics = module.compute_loss(batch)
     found, declared = float(metrics["loss"].value), module.loss_at_reference

@@ -18,11 +18,14 @@ from mmalign.batch import Batch
 from mmalign.data.collate import Collator
 from mmalign.data.loader import Broken, EncodedRows, FixedLoader, RowLoader, Share
 from mmalign.data.order import Slot, padded_length
-from mmalign.data.rows import EncodedRow, Group, Overlong, RowEncoder
+from mmalign.data.rows import EncodedRow, Overlong, RowEncoder
 from mmalign.data.rowset import RowSet, Source
 from mmalign.data.views import View
 from mmalign.processor import load_processor
 from mmalign.template import Template, TemplateName
+
+PREVIEWED = 200
+"""Rows among which `ShardData.preview` looks for usable ones."""
 
 
 class ShardData(LightningDataModule):
@@ -65,9 +68,10 @@ class ShardData(LightningDataModule):
             group_by_length: Sort the rows of each step, the longest first, so that micro-batches hold rows of like
                 lengths, and ranks too at any time. Which rows a step has does not change.
             share: Of the rows of each source, train on this share only, in (0, 1]: the same rows in every epoch, and a
-                smaller share lies within a larger one. Chosen by `data.seed`.
+                smaller share lies within a larger one. Chosen by `data.seed`. Reference stores hold all rows anyway.
             max_length: Tokens of a prompt with its image tokens and one answer, at most.
-            max_tokens: Positions of one micro-batch, padding included, at most; null: any number.
+            max_tokens: Positions of one micro-batch, padding included, at most; null: any number. A guard against
+                running out of memory: what exceeds it is not trained, and that depends on `micro_batch_size`.
             overlong: What to do with longer rows: `raise` an error, `refuse` the row, or `truncate` the answer's end.
                 Prompts and pictures are never cut; refused and truncated rows are counted in the logs. Above
                 `max_tokens`: `raise`, or else refuse the longest rows of the micro-batch.
@@ -165,18 +169,27 @@ class ShardData(LightningDataModule):
         )
 
     def preview(self) -> tuple[Batch, list[str]]:
-        """The first rows of the training set, in manifest order, and the text of each answer that stands in the batch.
+        """The first usable rows of the training set, in manifest order, and the text of each answer in the batch.
 
-        Nothing of the training order is used up. An answer that was refused is the empty text.
+        Nothing of the training order is used up. Rows that are refused are passed over, as far as `PREVIEWED`; if
+        there are no others, they stand there, and their answers are the empty text.
         """
-        encoded, texts = list[EncodedRow](), list[str]()
         rows = EncodedRows(self.train_rows, self.encoder, self.broken)
-        for number in range(min(self.micro_batch_size, len(self.train_rows))):
-            group = rows[Slot(number, 1.0)]
-            encoded += group
-            refused = any(row.refusal for row in group)
-            texts += [""] * sum(len(row.answers) for row in group) if refused else _texts(self.train_rows[number])
+        groups = {number: rows[Slot(number, 1.0)] for number in range(min(self.micro_batch_size, len(self.train_rows)))}
+        behind = iter(range(len(groups), min(PREVIEWED, len(self.train_rows))))
+        while (refused := [number for number in groups if _refused(groups[number])]) and (
+            following := next(behind, None)
+        ) is not None:
+            del groups[refused[-1]]
+            groups[following] = rows[Slot(following, 1.0)]
+        encoded = [row for group in groups.values() for row in group]
+        texts = [text for number, group in groups.items() for text in self._texts(number, group)]
         return self.collator(encoded), texts
+
+    def _texts(self, number: int, group: Sequence[EncodedRow]) -> list[str]:
+        if _refused(group):
+            return [""] * sum(len(row.answers) for row in group)
+        return [answer.text for row in self.train_rows[number] for answer in row.answers]
 
     def _share(self, *, world_size: int, rank: int) -> Share:
         return Share(
@@ -194,8 +207,8 @@ class ShardData(LightningDataModule):
         return rows
 
 
-def _texts(group: Group) -> list[str]:
-    return [answer.text for row in group for answer in row.answers]
+def _refused(group: Sequence[EncodedRow]) -> bool:
+    return any(row.refusal for row in group)
 
 
 def as_sources(shards: str | Sequence[str | Source]) -> tuple[Source, ...]:

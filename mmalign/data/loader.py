@@ -33,6 +33,8 @@ class LoaderState(TypedDict):
     """Places used up in this epoch by all ranks together."""
     manifest: str
     """Hash of the data that this position is in."""
+    sorted_in: int
+    """Rows of a step, where those of a step are sorted by length; 0 where they are not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +96,7 @@ class EncodedRows(Dataset[list[EncodedRow]]):
         except (SampleError, ShardError) as error:
             if self.broken == "raise":
                 raise
-            holes = self.rows.holes(slot.row)
-            return [self.encoder.stand_in(row._replace(weight=slot.weight), str(error)) for row in holes]
+            return self.stand_in(slot, str(error))
 
     def stand_in(self, slot: Slot, refusal: str) -> list[EncodedRow]:
         """Holes in the place of a row and those that belong to it.
@@ -104,7 +105,7 @@ class EncodedRows(Dataset[list[EncodedRow]]):
             slot: Whose.
             refusal: Why, for the log.
         """
-        return [self.encoder.stand_in(row, refusal) for row in self._weighted(slot)]
+        return [self.encoder.stand_in(row._replace(weight=slot.weight), refusal) for row in self.rows.holes(slot.row)]
 
     def _weighted(self, slot: Slot) -> Group:
         return tuple(row._replace(weight=row.weight * slot.weight) for row in self.rows[slot.row])
@@ -242,7 +243,16 @@ class RowLoader:
 
     def state_dict(self) -> LoaderState:
         """Where the loader stands."""
-        return {"epoch": self.epoch, "position": self.position, "manifest": self.rows.rows.manifest_hash}
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "manifest": self.rows.rows.manifest_hash,
+            "sorted_in": self._sorted_in,
+        }
+
+    @property
+    def _sorted_in(self) -> int:
+        return 0 if self.lengths is None else self.share.batch_size
 
     def load_state_dict(self, state: LoaderState) -> None:
         """Stand where another loader stood.
@@ -255,6 +265,12 @@ class RowLoader:
             raise ValueError(
                 f"The checkpoint was made on data with manifest {state['manifest']}, but `data.shards` ({names}) has "
                 f"{here}: a position in one means nothing in the other. Name the data of the checkpoint, or start anew."
+            )
+        if state["position"] and state["sorted_in"] != self._sorted_in:
+            raise ValueError(
+                "The checkpoint stands within an epoch whose rows are sorted by length in steps of "
+                f"{state['sorted_in']} (0: not at all), here in steps of {self._sorted_in}: rows would come twice or "
+                "never. Resume with the `data.batch_size` and `data.group_by_length` it was made with."
             )
         if state["position"] % self.share.chunk:
             raise ValueError(

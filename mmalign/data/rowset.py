@@ -151,7 +151,8 @@ class RowSet:
     def holes(self, number: int) -> Group:
         """What stands in for a row that cannot be read: its roles and references, and nothing else."""
         source, sample, _ = self._numbers[number]
-        key = self.sets[source].manifest.entry(sample).key
+        manifest = self.sets[source].manifest
+        key = f"{manifest.shards[manifest.extent(sample).shard].name}/{manifest.entry(sample).key}"
         references = tuple(np.zeros(1, np.float32) for _ in self.stores[source].get("", ()))
         roles: list[list[Role]] = [[role for role in self.view.roles if role != Role.OTHER_IMAGE]]
         if Role.OTHER_IMAGE in self.view.roles:

@@ -8,7 +8,8 @@
 
 Sums, means, weighted sums and truncated answers all follow from these. What a value depends on is either in the key,
 which names the folder, or hashed beside the value and compared at every read: a stale one cannot be read. Files are
-memory-mapped, so that a store of any size costs nothing to open, in every worker process.
+memory-mapped: a worker process that opens a store of any size reads only the rows it is asked for. A run checks every
+file once at its start.
 
 Made by  mmalign/reference.py
 Tests    tests/data/test_store.py

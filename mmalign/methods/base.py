@@ -110,16 +110,16 @@ class AlignmentModule(LightningModule, ABC):
         return total
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Divide by the step's count, where the loss is a mean over it; before gradients are clipped."""
-        if self._step_count is None:
-            return
-        # Lightning has divided by the number of micro-batches, and by the number of ranks where there are several.
-        parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        factor = parts / self.trainer.strategy.reduce(self._step_count, reduce_op="sum").clamp_min(1)
-        self._step_count = None
-        for parameter in self.parameters():
-            if parameter.grad is not None:
-                parameter.grad.mul_(factor)
+        """Divide by the step's count, where the loss is a mean over it, and look at the gradients; before clipping."""
+        if self._step_count is not None:
+            # Lightning has divided by the number of micro-batches, and by the number of ranks where there are several.
+            parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
+            factor = parts / self.trainer.strategy.reduce(self._step_count, reduce_op="sum").clamp_min(1)
+            self._step_count = None
+            for parameter in self.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor)
+        self._check_gradients()
 
     def on_fit_start(self) -> None:
         """Remember the run's seed before anything draws from it; complete the stores that the rows come with."""
@@ -147,7 +147,8 @@ class AlignmentModule(LightningModule, ABC):
         loss, metrics = self.compute_loss(batch)
         finite = bool(loss.isfinite())
         if not finite:
-            self._step_count = counted
+            if self._step_count is not None:  # stays a number: all ranks add theirs up
+                self._step_count = torch.zeros_like(self._step_count) if counted is None else counted
             loss, metrics = self._nothing(batch, metrics)
         self._gather(metrics | {"nonfinite": Mean(loss.new_tensor(not finite), batch.row_weights.sum())})
         return loss
@@ -159,15 +160,31 @@ class AlignmentModule(LightningModule, ABC):
             FloatingPointError: It is not wanted.
         """
         where = f"optimizer step {self.global_step}: the loss is not a number, on {', '.join(batch.keys)}."
-        if self.optim.nonfinite == "raise":
+        # Not a number either where the weights themselves are none: nothing is left to go on with.
+        zero = torch.stack([p.sum() * 0.0 for p in self.parameters() if p.requires_grad]).sum()
+        if self.optim.nonfinite == "raise" or not zero.isfinite():
             raise FloatingPointError(
                 f"{where} The learning rate (`model.optim.lr`) may be too high: resume from an earlier checkpoint with "
-                "a lower one. Or leave such rows out with `--model.optim.nonfinite skip`."
+                "a lower one. Or leave such rows out from the start with `--model.optim.nonfinite skip`."
             )
         _LOG.warning("%s Left out.", where)
-        zero = sum(parameter.sum() * 0.0 for parameter in self.parameters() if parameter.requires_grad)
-        assert isinstance(zero, Tensor)
         return zero, {name: Mean(value.new_zeros(()), value.new_zeros(())) for name, (value, _) in metrics.items()}
+
+    def _check_gradients(self) -> None:
+        """Stop, or leave the step out, before gradients that are not numbers reach the weights.
+
+        Raises:
+            FloatingPointError: Stopping is wanted.
+        """
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        if torch.nn.utils.get_total_norm(gradients).isfinite():
+            return
+        where = f"optimizer step {self.global_step}: a gradient is not a number, though every loss is."
+        if self.optim.nonfinite == "raise":
+            raise FloatingPointError(f"{where} Resume with a lower `model.optim.lr`, or wider `model.backbone.dtype`.")
+        _LOG.warning("%s The step is left out.", where)
+        for parameter in self.parameters():
+            parameter.grad = None
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then move what runs on with the steps: before anybody saves a checkpoint of this one."""

@@ -11,6 +11,7 @@ Tests   tests/losses/test_mdpo.py, tests/methods/test_image_methods.py
 
 import math
 
+import torch
 from torch import Tensor
 
 from mmalign.backbone import BackboneSettings
@@ -51,19 +52,22 @@ class MDPO(AlignmentModule):
         """Mean loss over the pairs of the batch; holes count as zero."""
         logps = response_logps(self.llava, batch)
         reference = sum_responses(self.reference_logps(batch), batch)
-        policy, other = pair_logps(logps, batch), batch.plays(Role.OTHER_IMAGE)
+        policy, frozen = pair_logps(logps, batch), pair_logps(reference, batch)
+        other = batch.plays(Role.OTHER_IMAGE)
+        pictured = (
+            batch.weights_of(Role.OTHER_IMAGE) > 0
+        )  # elsewhere there is nothing to prefer: the term is the log of 2
         output = mdpo_loss(
             policy=policy,
-            reference=pair_logps(reference, batch),
-            other_image_policy=logps.sums[other],
-            other_image_reference=reference.sums[other],
+            reference=frozen,
+            other_image_policy=torch.where(pictured, logps.sums[other], policy.chosen),
+            other_image_reference=torch.where(pictured, reference.sums[other], frozen.chosen),
             beta=self.beta,
             anchor=self.anchor,
         )
         margin = (policy.chosen - logps.sums[other]).detach()
-        pictured = batch.weights_of(Role.OTHER_IMAGE)
         metrics = preference_metrics(output, policy, batch) | {
-            "image_margin": weighted_mean(margin, pictured),
-            "image_accuracy": weighted_mean(margin > 0, pictured),
+            "image_margin": weighted_mean(margin, pictured.float()),
+            "image_accuracy": weighted_mean(margin > 0, pictured.float()),
         }
         return pair_mean(output, batch), metrics

@@ -55,6 +55,8 @@ class MRPO(AlignmentModule):
                 "MRPO needs a reference besides the start of the run: name PEFT folders in `model.adapters`, "
                 "as `mmalign export` writes them."
             )
+        if len(set(adapters)) < len(adapters):
+            raise ValueError(f"`model.adapters` names one folder twice: {adapters}. Give its weight in `model.alphas`.")
         if eta is not None and not 0 <= eta < 1:
             raise ValueError(f"`model.eta` is a share of a log-probability and must lie in [0, 1), got {eta}.")
         if alphas is not None and (len(alphas) != len(adapters) + 1 or min(alphas) < 0 or abs(sum(alphas) - 1) > 1e-6):

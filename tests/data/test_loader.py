@@ -47,7 +47,12 @@ def test_an_epoch_is_every_row_once_and_holes_fill_the_last_step(make_loader):
     seen = [key for batch in keys(batches) for key in batch]
     assert len(seen) == len(set(seen)) == 18
     assert sum(len(batch.keys) for batch in batches) == 24
-    assert loader.state_dict() == {"epoch": 1, "position": 0, "manifest": loader.rows.rows.manifest_hash}
+    assert loader.state_dict() == {
+        "epoch": 1,
+        "position": 0,
+        "manifest": loader.rows.rows.manifest_hash,
+        "sorted_in": 0,
+    }
     assert keys(loader) != keys(batches)
 
 
@@ -65,6 +70,17 @@ def test_a_resumed_loader_yields_what_was_left(make_loader, stop, num_workers, b
     resumed.load_state_dict(stopped.state_dict())
     rest = keys(resumed) + (keys(resumed) if stop < 12 else [])
     assert first + rest == expected
+
+
+def test_a_place_in_sorted_steps_means_nothing_in_other_ones(make_loader):
+    """Within an epoch it is refused; between epochs nothing is lost."""
+    stopped = make_loader(by_length=True)
+    batches = iter(stopped)
+    next(batches)
+    with pytest.raises(ValueError, match=r"sorted by length in steps of \d+ .* here in steps of 0.*group_by_length"):
+        make_loader(by_length=False).load_state_dict(stopped.state_dict())
+    list(batches)
+    make_loader(by_length=False).load_state_dict(stopped.state_dict())
 
 
 def test_batches_are_equal_for_any_number_of_workers(make_loader):

@@ -222,7 +222,7 @@ def test_preflight_stops_when_more_than_adapters_train(fit, monkeypatch):
 
 
 def test_preflight_stops_when_no_row_fits(fit):
-    with pytest.raises(PreflightError, match=r"first 4 rows are longer than `data.max_length`"):
+    with pytest.raises(PreflightError, match=r"None of the first rows can be used.*do not fit `data.max_length`"):
         fit("--data.max_length=20")
 
 

@@ -72,6 +72,7 @@ def _policy(module, batch):
         ({"adapters": []}, "needs a reference besides"),
         ({"adapters": ["a"], "alphas": [0.5, 0.6]}, "2 weights of at least 0 with sum 1"),
         ({"adapters": ["a", "b"], "code_alpha": True}, "exactly one of `model.adapters`"),
+        ({"adapters": ["a", "a"]}, "one folder twice"),
         ({"adapters": ["a"], "eta": 1.0}, r"\[0, 1\)"),
     ],
 )

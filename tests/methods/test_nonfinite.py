@@ -43,3 +43,32 @@ def test_or_goes_on_without_them_and_counts(fit, poisoned, logged, adapter_of, t
     assert all(bool(torch.isfinite(p).all()) for p in adapter_of(trained).values())
     assert "Left out" in caplog.text
     assert poisoned[2][0] in caplog.text
+
+
+@pytest.mark.parametrize("config", ["dpo.yaml", "sft.yaml"])
+def test_gradients_that_are_none_never_reach_the_weights(fit, monkeypatch, adapter_of, config, caplog):
+    """Finite losses, one gradient of the second step infinite: the run ends, or leaves the step out."""
+    extra = ["--data.view.model=test"] if config == "sft.yaml" else []
+    on_after_backward = DPO.on_after_backward
+
+    def spoil(self):
+        on_after_backward(self)
+        if self.global_step == 1:
+            next(p for p in self.parameters() if p.requires_grad).grad.fill_(math.inf)
+
+    monkeypatch.setattr("mmalign.methods.base.AlignmentModule.on_after_backward", spoil)
+    with pytest.raises(FloatingPointError, match=r"optimizer step 1: a gradient is not a number"):
+        fit("--trainer.max_epochs=1", *extra, config=config)
+    trained = fit("--trainer.max_epochs=1", "--model.optim.nonfinite=skip", *extra, config=config)
+    assert all(bool(torch.isfinite(p).all()) for p in adapter_of(trained).values())
+    assert "optimizer step 1: a gradient is not a number, though every loss is. The step is left out" in caplog.text
+
+
+def test_weights_that_are_none_end_the_run_whatever_is_configured(fit, monkeypatch):
+    def spoil(self):
+        if self.global_step == 1:
+            next(p for p in self.parameters() if p.requires_grad).data.fill_(math.nan)
+
+    monkeypatch.setattr("mmalign.methods.base.AlignmentModule.on_after_backward", spoil)
+    with pytest.raises(FloatingPointError, match=r"the loss is not a number"):
+        fit("--trainer.max_epochs=1", "--model.optim.nonfinite=skip")

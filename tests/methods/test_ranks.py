@@ -18,8 +18,12 @@ def losses(run_dir):
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
-def test_two_ranks_equal_one(fit_into, tiny_llava, color_shards, tmp_path):
-    """DDP over gloo, with a projector that trains and micro-batches without a picture: losses and weights to 1e-4."""
+@pytest.mark.parametrize("config", ["dpo.yaml", "sft.yaml", "kto.yaml"])
+def test_two_ranks_equal_one(fit_into, tiny_llava, color_shards, tmp_path, config):
+    """DDP over gloo, with a projector that trains and micro-batches without a picture: losses and weights to 1e-4.
+
+    SFT divides by the tokens of the whole step, KTO by its answers, and KTO's baseline is gathered.
+    """
     options = [
         f"--model.backbone.checkpoint={tiny_llava}",
         "--model.backbone.lora_rank=4",
@@ -30,9 +34,10 @@ def test_two_ranks_equal_one(fit_into, tiny_llava, color_shards, tmp_path):
         "--data.micro_batch_size=1",
         "--trainer.max_epochs=1",
         "--trainer.enable_progress_bar=false",
+        *(["--data.view.model=test"] if config == "sft.yaml" else []),
     ]
-    fit_into(tmp_path / "one", *options)
-    command = ["fit", "--config=dpo.yaml", "--config=scale/tiny.yaml", *options]
+    fit_into(tmp_path / "one", *options, config=config)
+    command = ["fit", f"--config={config}", "--config=scale/tiny.yaml", *options]
     command += [f"--trainer.default_root_dir={tmp_path / 'two'}", "--trainer.devices=2", "--trainer.strategy=ddp"]
     done = subprocess.run([sys.executable, "-m", "mmalign.cli", *command], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
