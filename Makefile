@@ -41,11 +41,13 @@ methods: $(INSTALLED) ## every method on the embedded model: the measured column
 	@$(BIN)/mmalign sweep --config sweeps/methods.yaml --out runs/methods --jobs 2 --readme configs/README.md
 	@cp runs/methods/table.json benchmarks/results/methods.json
 
-bench: $(INSTALLED) ## a DPO step beside TRL's, and the loader alone: benchmarks/results (leave the machine alone meanwhile)
+bench: $(INSTALLED) ## a DPO step beside TRL's, the loader, the first step: benchmarks/results (leave the machine alone)
 	@echo 'bench: a DPO step beside TRL'
 	@$(BIN)/python benchmarks/dpo_step.py --out benchmarks/results/dpo_step.json
 	@echo 'bench: the loader'
 	@$(BIN)/python benchmarks/loader.py
+	@echo 'bench: from the command to its first step'
+	@$(BIN)/python benchmarks/first_step.py
 
 test: check ## check, then the slow tests: the whole suite, through the real command line
 	@echo 'test: slow tests'
