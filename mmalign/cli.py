@@ -8,8 +8,8 @@ import importlib
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.resources import files
-from pathlib import Path
+
+from mmalign.configs import SHIPPED, find
 
 TRAINER_COMMANDS = {
     "fit": "train: mmalign fit --config dpo.yaml [--config scale/tiny.yaml] [--model.beta 0.2] [--ckpt_path last]",
@@ -87,25 +87,17 @@ def usage() -> str:
 
 def shipped_configs() -> list[str]:
     """Names of the configs that come with mmalign, relative to `configs/`."""
-    root = Path(str(files("mmalign.configs")))
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*.yaml"))
+    return sorted(str(path.relative_to(SHIPPED)) for path in SHIPPED.rglob("*.yaml"))
 
 
 def with_shipped_configs(args: Sequence[str]) -> list[str]:
     """Replace bare names behind `--config` or `-c` that exist in `configs/` only by their path."""
-    root = Path(str(files("mmalign.configs")))
-
-    def find(name: str) -> str:
-        if Path(name).exists() or not (root / name).is_file():
-            return name
-        return str(root / name)
-
     found = list(args)
     for i, arg in enumerate(found):
         if arg.startswith("--config="):
-            found[i] = f"--config={find(arg.removeprefix('--config='))}"
+            found[i] = f"--config={find(name := arg.removeprefix('--config=')) or name}"
         elif i and found[i - 1] in ("--config", "-c"):
-            found[i] = find(arg)
+            found[i] = str(find(arg) or arg)
     return found
 
 

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from mmalign.checkpoint import Checkpoints, DirectoryCheckpointIO, resolve_resume
+from mmalign.configs import SHIPPED
 from mmalign.data.datamodule import ShardData
 from mmalign.methods.base import AlignmentModule
 from mmalign.preflight import Preflight
 from mmalign.speed import Throughput
 
-DEFAULTS = files("mmalign.configs") / "defaults.yaml"
+DEFAULTS = SHIPPED / "defaults.yaml"
 """What every method's config stands on."""
 COMMANDS = ("fit", "validate", "reference")
 BACKBONE_FIELDS = ("checkpoint", "template", "pad_images")

@@ -7,12 +7,12 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from mmalign.configs import SHIPPED, find
 from mmalign.evaluation.scores import SCORES_FILE, write_whole
 from mmalign.evaluation.sweep import BASE, Setting
 
@@ -99,10 +99,9 @@ def config_path(name: str) -> Path:
     Raises:
         SweepError: There is neither.
     """
-    for path in (Path(name), _shipped(name)):
-        if path.is_file():
-            return path
-    raise SweepError(f"There is no config {name}, neither here nor among the shipped ones in {_shipped('')}.")
+    if (path := find(name)) is None:
+        raise SweepError(f"There is no config {name}, neither here nor among the shipped ones in {SHIPPED}.")
+    return path
 
 
 def read_config(path: Path) -> Any:
@@ -150,7 +149,7 @@ class RunFolder:
         configs = [arg.removeprefix(CONFIG) for arg in run.args if arg.startswith(CONFIG)]
         identity = {
             "fit": list(run.args),
-            "configs": {DEFAULTS: read_config(_shipped(DEFAULTS))}
+            "configs": {DEFAULTS: read_config(SHIPPED / DEFAULTS)}
             | {name: read_config(config_path(name)) for name in configs},
             "needs": {name: [other.identity[part] for part in TRAINED_BY] for name, other in self.needs.items()},
             "evaluate": self._evaluate,
@@ -222,10 +221,6 @@ class RunFolder:
     def _write(self, seconds: Mapping[str, float]) -> None:
         record = self.identity | {"seconds": dict(seconds)}
         write_whole(self.path / RUN_FILE, json.dumps(record, indent=1) + "\n")
-
-
-def _shipped(name: str) -> Path:
-    return Path(str(files("mmalign.configs"))) / name
 
 
 def _merged(fit: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:

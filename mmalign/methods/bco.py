@@ -6,13 +6,13 @@ Tests   tests/losses/test_bco.py, tests/methods/test_running_values.py
 """
 
 import math
+from typing import Any
 
 from torch import Tensor
 
-from mmalign.backbone import BackboneSettings
 from mmalign.batch import PairLogps, PairLoss
 from mmalign.losses.bco import bco_loss
-from mmalign.methods.base import OptimSettings, PairMethod, Reference
+from mmalign.methods.base import PairMethod
 from mmalign.metrics import RunningMean
 
 
@@ -23,15 +23,8 @@ class BCO(PairMethod):
     a step is cut. It begins at 0, which is the mean reward at the reference.
     """
 
-    def __init__(
-        self,
-        backbone: BackboneSettings,
-        optim: OptimSettings,
-        reference: Reference = "store",
-        beta: float = 0.1,
-        average_logps: bool = False,
-    ) -> None:
-        super().__init__(backbone, optim, reference, beta, average_logps)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.shift = RunningMean()
 
     @property
