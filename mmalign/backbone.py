@@ -17,7 +17,9 @@ from transformers import LlavaForConditionalGeneration
 from mmalign import adapters
 from mmalign.attention import PROMPT_FIRST, response_mask
 from mmalign.batch import Batch
+from mmalign.embedding import embed
 from mmalign.processor import LOADING_ERRORS, resolve_checkpoint, unusable_checkpoint
+from mmalign.sharding import is_sharded
 from mmalign.template import TemplateName
 
 LANGUAGE_LINEARS = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -94,10 +96,12 @@ class Llava(nn.Module):
 
     @staticmethod
     def _adapted(settings: BackboneSettings) -> PeftModel:
-        lora = _starting_config(settings) if settings.adapter else _fresh_config(settings)
+        lora = _starting_config(settings) if settings.adapter else fresh_config(settings)
         base = load_llava(settings.checkpoint, dtype=getattr(torch, settings.dtype))
         try:
-            model = get_peft_model(base, lora)
+            with torch.random.fork_rng():  # adapters start alike however the base was loaded, cut among ranks or whole
+                torch.manual_seed(torch.initial_seed())
+                model = get_peft_model(base, lora)
         except ValueError as error:  # a fresh adapter fits every LLaVA
             raise adapters.unusable_adapter(settings.adapter, error) from error
         for parameter in model.parameters():
@@ -121,19 +125,14 @@ class Llava(nn.Module):
 
     def forward(self, batch: Batch) -> Float[Tensor, "rows tokens hidden"]:
         """Last hidden states; logits are for `logps` to take, where they are needed only."""
-        pixels = batch.pixel_values.to(self.base.dtype)
+        idle = self.trains_projector or is_sharded(self)
         hidden: Tensor = self.base.model(
-            input_ids=batch.input_ids,
-            pixel_values=pixels if len(pixels) else None,
+            inputs_embeds=embed(self.base, batch.input_ids, batch.pixel_values, idle=idle),
             attention_mask=response_mask(batch.segment_ids),
             position_ids=batch.position_ids,
             use_cache=False,
         ).last_hidden_state
-        if len(pixels) or not self.trains_projector:
-            return hidden
-        # A text-only batch still runs the projector, for nothing: ranks must agree on which parameters have gradients.
-        blank: Tensor = self.base.model.get_image_features(pixels.new_zeros(1, *pixels.shape[1:])).pooler_output[0]
-        return hidden + 0.0 * blank.sum()
+        return hidden
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -171,7 +170,8 @@ class Llava(nn.Module):
         return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
 
 
-def _fresh_config(settings: BackboneSettings) -> LoraConfig:
+def fresh_config(settings: BackboneSettings) -> LoraConfig:
+    """PEFT's config of adapters that start at zero."""
     return LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,

@@ -4,18 +4,22 @@ Every prompt has its own seed: temperature sampling adds Gumbel noise drawn from
 scaled logits and takes the largest (Gumbel-max), which samples the same distribution as a draw from the softmax.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
+from peft import PeftModel
 from PIL import Image
 from torch import Tensor, nn
-from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
+from transformers import LlavaForConditionalGeneration, LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
-from mmalign.messages import Message
+from mmalign.embedding import embed
+from mmalign.messages import Message, Text
 from mmalign.processor import pixel_values
+from mmalign.sharding import is_sharded, on_any_rank
 from mmalign.template import Template
 
 
@@ -40,7 +44,10 @@ class Prompt(NamedTuple):
     """Of this prompt's own random numbers; unused at temperature 0."""
 
 
-@torch.inference_mode()
+IDLE = Prompt((Message("user", (Text("."),)),))
+"""What a rank answers while others still have prompts of their own."""
+
+
 def generate(
     model: nn.Module,
     template: Template,
@@ -51,6 +58,8 @@ def generate(
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
     """One answer a prompt, in the order of the prompts.
+
+    Where a model is cut among ranks all of them must call it, each with prompts of its own, as many as it likes.
 
     Args:
         model: A `LlavaForConditionalGeneration`, bare or under PEFT; its mode is set to eval for the call.
@@ -66,12 +75,17 @@ def generate(
     was_training = model.training
     model.eval()
     done = 0
-    for chosen in _chunks(longest_first, batch_size):
-        ids = _generate_batch(model, template, [encoded[i] for i in chosen], [prompts[i] for i in chosen], sampling)
-        for i, answer in zip(chosen, ids, strict=True):
-            answers[i] = template.decode_response(answer)
-        done += len(chosen)
-        progress(done)
+    batches = deque(_chunks(longest_first, batch_size))
+    # ZeRO-3 keeps weights that it gathers; made in inference mode, no gradient could flow through them afterwards.
+    with torch.no_grad() if is_sharded(model) else torch.inference_mode():
+        while on_any_rank(model, bool(batches)):
+            chosen = batches.popleft() if batches else ()  # others go on
+            waiting = [(encoded[i], prompts[i]) for i in chosen] or [(template.encode_prompt(IDLE.messages), IDLE)]
+            ids = _generate_batch(model, template, waiting, sampling)
+            for i, answer in zip(chosen, ids, strict=False):
+                answers[i] = template.decode_response(answer)
+            done += len(chosen)
+            progress(done)
     model.train(was_training)
     return answers
 
@@ -79,31 +93,44 @@ def generate(
 def _generate_batch(
     model: nn.Module,
     template: Template,
-    encoded: list[list[int]],
-    prompts: list[Prompt],
+    waiting: Sequence[tuple[list[int], Prompt]],
     sampling: Sampling,
 ) -> list[list[int]]:
-    """New token ids of each prompt, cut at the end token."""
+    """New token ids of each prompt, cut at the end token.
+
+    Args:
+        model: Sees them all at once.
+        template: Holds the special tokens.
+        waiting: Prompts, with their tokens.
+        sampling: Temperature and limits.
+    """
+    encoded, prompts = zip(*waiting, strict=True)
     device = next(model.parameters()).device
     width = max(map(len, encoded))
     pad = template.tokenizer.pad_token_id
     input_ids = torch.tensor([[pad] * (width - len(ids)) + ids for ids in encoded], device=device)
     attention_mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in encoded], device=device)
-    pixels = pixel_values(template.processor, [image for prompt in prompts for image in prompt.images])
-    # Left out where there is none: `None` would reach the tower (transformers 5.23).
-    pictures = {"pixel_values": pixels.to(device, next(model.parameters()).dtype)} if len(pixels) else {}
+    pixels = pixel_values(template.processor, [image for prompt in prompts for image in prompt.images]).to(device)
+    inputs: dict[str, Any] = {"input_ids": input_ids}
+    if is_sharded(model):  # pictures or none, the same parameters are gathered
+        inputs = {"inputs_embeds": embed(_llava(model), input_ids, pixels, idle=True), "synced_gpus": True}
+    elif len(pixels):  # left out where there is none: `None` would reach the tower (transformers 5.23)
+        inputs["pixel_values"] = pixels.to(next(model.parameters()).dtype)
     output = cast(Any, model).generate(
-        input_ids=input_ids,
+        **inputs,
         attention_mask=attention_mask,
         max_new_tokens=sampling.max_new_tokens,
         do_sample=False,
         logits_processor=sampling_processors(sampling, [prompt.seed for prompt in prompts]),
         eos_token_id=template.eos_token_id,
         pad_token_id=pad,
-        **pictures,
     )
-    new = output[:, width:].tolist()
+    new = output[:, width if "input_ids" in inputs else 0 :].tolist()  # behind embeddings it gives new tokens only
     return [ids[: ids.index(template.eos_token_id)] if template.eos_token_id in ids else ids for ids in new]
+
+
+def _llava(model: nn.Module) -> LlavaForConditionalGeneration:
+    return cast(LlavaForConditionalGeneration, model.get_base_model() if isinstance(model, PeftModel) else model)
 
 
 class GumbelNoise(LogitsProcessor):

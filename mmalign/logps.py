@@ -2,10 +2,10 @@
 
 The logits of a LLaVA-1.5 batch, (tokens, 32064) in float32, would be its largest tensor by far. Only positions that
 predict a response token are gathered, and the head runs on a chunk of them at a time. Their gradient is made with them,
-or, where the head trains or is cut among ranks, the backward pass runs it again.
+or, where the head trains, the backward pass runs it again.
 """
 
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, TypeGuard, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from mmalign.batch import Batch, Logps, PairLogps, Role
+from mmalign.sharding import gathered
 
 CHUNK = 256
 """Targets whose logits exist at one time: 33 MB in float32 at LLaVA-1.5's 32,064 tokens. More are not faster."""
@@ -65,12 +66,13 @@ def target_logps(
 ) -> Float[Tensor, " targets"]:
     """Take log p(target) of each state in float32 or wider, `CHUNK` targets at a time."""
     chunks = zip(states.split(CHUNK), targets.split(CHUNK), strict=True)
-    if not (torch.is_grad_enabled() and states.requires_grad):
-        found = [_chunk_logps(head, *chunk) for chunk in chunks]
-    elif _is_frozen_and_whole(head):
-        found = [cast(Tensor, _FrozenHeadLogps.apply(head, *chunk)) for chunk in chunks]  # type: ignore[no-untyped-call]
-    else:
-        found = [checkpoint(_chunk_logps, head, *chunk, use_reentrant=False) for chunk in chunks]
+    if not _is_frozen(head):
+        return torch.cat([checkpoint(_chunk_logps, head, *chunk, use_reentrant=False) for chunk in chunks])
+    with gathered(head.parameters()):  # once: ranks have different numbers of chunks
+        if torch.is_grad_enabled() and states.requires_grad:
+            found = [cast(Tensor, _FrozenHeadLogps.apply(head, *chunk)) for chunk in chunks]  # type: ignore[no-untyped-call]
+        else:
+            found = [_chunk_logps(head, *chunk) for chunk in chunks]
     return torch.cat(found)
 
 
@@ -80,13 +82,17 @@ def _chunk_logps(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
 
 
 def _logits(head: nn.Module, states: Tensor) -> Tensor:
-    logits: Tensor = head(states)
+    # A frozen head is read, not called: a sharded strategy would gather it anew for every call, and free it after each.
+    logits: Tensor = nn.functional.linear(states, head.weight, head.bias) if _is_frozen(head) else head(states)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _is_frozen_and_whole(head: nn.Module) -> bool:
-    """Whether the head is a plain matrix that nothing trains and no strategy has cut (ZeRO-3 marks those it has)."""
-    return type(head) is nn.Linear and not head.weight.requires_grad and not hasattr(head.weight, "ds_id")
+def _is_frozen(head: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether the head is a plain matrix that nothing trains.
+
+    Asked without touching `head.weight`: within a forward pass ZeRO-3 takes that for a wish to have it to the end.
+    """
+    return type(head) is nn.Linear and not any(parameter.requires_grad for parameter in head.parameters())
 
 
 class _FrozenHeadLogps(torch.autograd.Function):

@@ -5,7 +5,7 @@ and ranks). All methods:
 
     loss               what is minimised
     truncated          share of trained responses cut at `data.max_length`
-    refused            share of rows left out: too long, or broken where `data.broken` allows it
+    refused            share of rows left out: too long, or broken where `data.on_bad` allows it
     nonfinite          share of rows left out because their loss was not a number (training only)
 
 Where answers are learned (SFT and its kin):

@@ -21,6 +21,7 @@ from mmalign.batch import Batch
 from mmalign.data.datamodule import ShardData
 from mmalign.logps import response_logps
 from mmalign.methods.base import AlignmentModule
+from mmalign.sharding import gradients_of
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 """How far the loss may lie from the declared one, by the dtype of the frozen weights."""
@@ -68,10 +69,12 @@ class Preflight(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
         """Check 4 once all micro-batches and ranks have added their gradients to the first step."""
-        if self._gradient_seen:
+        if self._gradient_seen or not pl_module.ends_step:
             return
         self._gradient_seen = True
-        if not any(p.grad is not None and bool(p.grad.any()) for p in pl_module.parameters()):
+        here = any(bool(gradient.any()) for gradient in gradients_of(pl_module))
+        anywhere = trainer.strategy.reduce(torch.tensor(float(here), device=pl_module.device), reduce_op="sum")
+        if not anywhere:
             raise PreflightError(
                 "No parameter has a gradient before the first optimizer step. Chosen and rejected answers may be "
                 "equal (see `mmalign inspect`), or the adapters match no layer (`model.backbone`)."

@@ -27,10 +27,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from mmalign.backbone import BackboneSettings, Llava
-from mmalign.batch import Batch
+from mmalign.batch import Batch, Role
 from mmalign.data.datamodule import ShardData
 from mmalign.data.manifest import Manifest
 from mmalign.data.missing import (
@@ -46,7 +45,7 @@ from mmalign.data.missing import (
     store_folders,
 )
 from mmalign.data.reader import ShardSet
-from mmalign.data.rows import RowEncoder
+from mmalign.data.rows import STAND_IN, Answer, OnBad, Row, RowEncoder
 from mmalign.data.rowset import CHARACTERS_PER_TOKEN, RowSet
 from mmalign.data.store import (
     Origin,
@@ -62,8 +61,9 @@ from mmalign.data.store import (
 )
 from mmalign.data.unscored import Others, Unscored, Work
 from mmalign.data.variants import Variant
+from mmalign.data.workers import STALL_S, load
 from mmalign.fingerprints import store_keys
-from mmalign.logps import token_logps
+from mmalign.sharding import is_sharded
 
 LOGGER = logging.getLogger(__name__)
 
@@ -83,16 +83,22 @@ class Ranks:
     """Waits until all ranks are there."""
     broadcast: Callable[[Any], Any] = lambda value: value
     """What rank 0 gives, on every rank."""
+    any: Callable[[bool], bool] = bool
+    """Whether something holds on one of them."""
+    sharded: bool = False
+    """Whether each holds a part of the weights only: then all must run the model equally often."""
 
     @classmethod
     def of(cls, trainer: Trainer) -> "Ranks":
         """Those of a trainer."""
-        strategy = trainer.strategy
+        strategy, device = trainer.strategy, trainer.strategy.root_device
         return cls(
             rank=trainer.global_rank,
             world_size=trainer.world_size,
             barrier=strategy.barrier,
             broadcast=strategy.broadcast,
+            any=lambda here: bool(strategy.reduce(torch.tensor(float(here), device=device), reduce_op="sum")),
+            sharded=is_sharded(trainer.lightning_module),
         )
 
 
@@ -106,6 +112,10 @@ class References:
     micro_batch_size: int
     """Samples of one forward pass."""
     num_workers: int = 0
+    stall_s: float = STALL_S
+    """Seconds without a sign of life after which a worker is given up."""
+    on_bad: OnBad = "stop"
+    """Stop where the bytes of a sample are lost, or go on without its values."""
     ranks: Ranks = Ranks()
     progress: bool = True
     """Show a bar on rank 0."""
@@ -129,7 +139,9 @@ class References:
         manifest, wanted = shard_set.manifest, origins(shard_set.manifest, others)
         with self._plan(manifest, key, wanted) as plan:
             if plan.missing:
-                unscored = Unscored(shard_set, self.encoder, self.collator, variant, others, plan.known)
+                unscored = Unscored(
+                    shard_set, self.encoder, self.collator, variant, others, plan.known, on_bad=self.on_bad
+                )
                 with model() as score:
                     self._score(manifest, plan, wanted, unscored, score)
                 self.ranks.barrier()
@@ -168,21 +180,18 @@ class References:
         """Score this rank's blocks, and write each when it is done."""
         blocks = plan.blocks[self.ranks.rank :: self.ranks.world_size]
         samples = [(block, numbers) for block in blocks for numbers in self._micro_batches(manifest, block)]
-        # A generator of its own: without it torch draws a seed from the global one.
-        loader = DataLoader(
+        loader = load(
             unscored,
-            sampler=[numbers for _, numbers in samples],
-            batch_size=None,
+            [numbers for _, numbers in samples],
             num_workers=self.num_workers,
-            collate_fn=_as_it_is,
-            generator=torch.Generator(),
+            stall_s=self.stall_s,
+            rank=self.ranks.rank,
         )
         done = dict[int, Scores]()
         with _bar(enabled=self.progress and self.ranks.rank == 0) as bar:
             task = bar.add_task("reference", total=sum(block.end - block.first for block in blocks))
             for (block, numbers), work in zip(samples, loader, strict=True):
-                if isinstance(work, Exception):
-                    raise work
+                self._join_in(score, more=True, busy=work.batch is not None)
                 for fault in work.faults:
                     LOGGER.warning("Not scored: %s", fault)
                 done |= zip(numbers, scored(work, score), strict=True)
@@ -192,6 +201,27 @@ class References:
                     write_scores(path, [done[number] for number in sorted(done)], wanted[block.shard])
                     done.clear()
                 bar.advance(task, len(numbers))
+            while self._join_in(score, more=False, busy=False):
+                pass
+
+    def _join_in(self, score: Score, *, more: bool, busy: bool) -> bool:
+        """Where ranks hold parts of the weights: run the model for nothing, if others run it and this rank does not.
+
+        Args:
+            score: The model.
+            more: Whether this rank has samples left, this turn's included.
+            busy: Whether it will run the model for them now.
+
+        Returns:
+            Whether any rank has samples left.
+        """
+        if not self.ranks.sharded:
+            return more
+        work, goes_on = self.ranks.any(busy), self.ranks.any(more)
+        if work and not busy:
+            answer = Answer("", Role.ANSWER)
+            score(self.collator([self.encoder.stand_in(Row("", STAND_IN, answers=(answer,)), "")]))
+        return goes_on
 
     def _micro_batches(self, manifest: Manifest, block: Block) -> list[list[int]]:
         """The block's samples, those of like lengths together; the same however many ranks there are."""
@@ -239,6 +269,8 @@ def prepare_references(llava: Llava, backbone: BackboneSettings, references: Seq
         collator=data.collator,
         micro_batch_size=data.micro_batch_size,
         num_workers=data.num_workers,
+        stall_s=data.remote.stall_s,
+        on_bad=data.on_bad,
         ranks=ranks,
         progress=trainer.progress_bar_callback is not None,
     )
@@ -246,7 +278,14 @@ def prepare_references(llava: Llava, backbone: BackboneSettings, references: Seq
     keys: dict[str, StoreKey] = ranks.broadcast(
         describe(precision=str(trainer.precision), max_length=data.max_length) if ranks.rank == 0 else None
     )
-    models = {each: partial(frozen, llava, each, trainer.precision_plugin.forward_context) for each in references}
+
+    def score(batch: Batch) -> Tensor:
+        """As the module's own forward pass: there ZeRO-3 begins to count anew which parameters come when."""
+        with trainer.precision_plugin.forward_context():
+            found: Tensor = trainer.lightning_module(move_data_to_device(batch, trainer.strategy.root_device))
+        return found
+
+    models = {each: partial(frozen, llava, each, score) for each in references}
     for rows in data.row_sets:
         rows.attach([_stores(computing, rows, source, keys, models) for source in range(len(rows.sets))])
 
@@ -272,21 +311,16 @@ def _stores(
 
 
 @contextmanager
-def frozen(llava: Llava, reference: str, autocast: Callable[[], AbstractContextManager[None]]) -> Iterator[Score]:
+def frozen(llava: Llava, reference: str, score: Score) -> Iterator[Score]:
     """Inside this context the model is a reference, in eval mode; afterwards it is what it was.
 
     Args:
         llava: On its device.
         reference: "" is what the run starts from, else an adapter on the base, by folder.
-        autocast: The precision of the training step.
+        score: Asks the model, whatever it is.
     """
     device = next(llava.parameters()).device
     modes = {module: module.training for module in llava.modules()}
-
-    def score(batch: Batch) -> Tensor:
-        with autocast():
-            return token_logps(llava, move_data_to_device(batch, device))
-
     with (
         torch.no_grad(),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
@@ -325,11 +359,6 @@ def scored(work: Work, score: Score) -> list[Scores]:
             )
         logps[sample][answer] = tokens
     return [each._replace(logps=tuple(found)) for each, found in zip(work.scores, logps, strict=True)]
-
-
-def _as_it_is(work: Any) -> Any:
-    """Arrays stay arrays; DataLoader would make tensors of them."""
-    return work
 
 
 class _Rate(ProgressColumn):

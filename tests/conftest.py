@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from ranks import Ranks
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPVisionConfig,
@@ -168,6 +169,14 @@ def fit(fit_into, tmp_path):
         return fit_into(run_dir, *options, config=config)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def ranks(own_cache):
+    """Starts the command line on several ranks, see ranks.py."""
+    started = Ranks()
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="session")

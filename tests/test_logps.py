@@ -1,6 +1,7 @@
 """What must be true of a response's log-probability: it is what plain transformers gives for that response alone."""
 
 from collections import Counter
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from mmalign.backbone import BackboneSettings, Llava
 from mmalign.batch import Role
 from mmalign.data.collate import Collator
 from mmalign.data.rows import Answer, Row, RowEncoder
-from mmalign.logps import pair_logps, response_logps, target_logps
+from mmalign.logps import CHUNK, pair_logps, response_logps, target_logps
 from mmalign.messages import ImageSlot, Message, Text
 from mmalign.processor import load_processor
 from mmalign.template import Template
@@ -249,11 +250,10 @@ def test_a_frozen_head_gives_what_one_that_trains_gives(dtype, close, bias):
     assert frozen_gradient.dtype == dtype
 
 
-def test_a_frozen_head_runs_once_and_keeps_neither_logits_nor_weight():
+def test_a_frozen_head_runs_once_and_keeps_neither_logits_nor_weight(monkeypatch):
     head = torch.nn.Linear(8, 300, bias=False).requires_grad_(False)
-    calls = []
-    head.register_forward_hook(lambda *_: calls.append(1))
-    kept = []
+    linear, calls, kept = torch.nn.functional.linear, [], []
+    monkeypatch.setattr("torch.nn.functional.linear", lambda *given: calls.append(1) or linear(*given))
     with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each.shape) or each, lambda each: each):
         found = target_logps(head, torch.randn(40, 8, requires_grad=True), torch.randint(0, 300, (40,)))
         found.sum().backward()
@@ -261,14 +261,21 @@ def test_a_frozen_head_runs_once_and_keeps_neither_logits_nor_weight():
     assert kept == [(40, 8)]
 
 
-def test_a_head_that_is_cut_among_ranks_is_left_to_the_strategy():
-    """ZeRO-3 marks the weights that it has cut; it gathers them where modules run, so the module runs again."""
-    head = torch.nn.Linear(8, 300, bias=False).requires_grad_(False)
-    head.weight.ds_id = 0
-    calls = []
-    head.register_forward_hook(lambda *_: calls.append(1))
-    target_logps(head, torch.randn(40, 8, requires_grad=True), torch.randint(0, 300, (40,))).sum().backward()
-    assert len(calls) == 2
+def test_a_head_is_gathered_once_however_many_chunks_there_are(monkeypatch):
+    """Ranks have different numbers of targets: where each chunk gathered it, they would wait for one another."""
+    head = torch.nn.Linear(8, 30, bias=False).requires_grad_(False)
+    asked = []
+
+    @contextmanager
+    def gathered(parameters):
+        asked.append(list(parameters))
+        yield
+
+    monkeypatch.setattr("mmalign.logps.gathered", gathered)
+    for targets in (0, 1, 3 * CHUNK):
+        states = torch.randn(targets, 8, requires_grad=True)
+        target_logps(head, states, torch.randint(0, 30, (targets,))).sum().backward()
+    assert [len(parameters) for parameters in asked] == [1, 1, 1]
 
 
 def test_pairs_by_role(setting):

@@ -3,7 +3,7 @@
 import copy
 import shutil
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -115,7 +115,7 @@ class Pass:
 
     @contextmanager
     def model(self, adapter=""):
-        with frozen(self.llava, adapter, nullcontext) as score:
+        with frozen(self.llava, adapter, partial(token_logps, self.llava)) as score:
 
             def counting(batch):
                 if self.forwards == self.stop_after:
@@ -173,7 +173,7 @@ def test_stored_equals_live(computing, template, shards, llava, view):
     rows.attach([{"": [computing(shards, others=rows.mismatched[0])]}])
     encoder = RowEncoder(template, max_length=400)
     batch = computing.computing.collator([encoder(row) for n in range(len(rows)) for row in rows[n]])
-    with frozen(llava, "", nullcontext) as score:
+    with frozen(llava, "", partial(token_logps, llava)) as score:
         live = score(batch)
     assert batch.reference_logps.shape == (1, len(batch.targets))
     assert (Role.MISMATCHED in batch.roles.tolist()) == (Role.MISMATCHED in view.roles)
@@ -327,7 +327,7 @@ def test_a_changed_picture_has_a_store_of_its_own(computing, template, shards, l
     encoder = RowEncoder(template, max_length=400)
     batch = computing.computing.collator([row for n in range(len(rows)) for row in encoder.group(rows[n])])
     assert Role.OTHER_IMAGE in batch.roles.tolist()
-    with frozen(llava, "", nullcontext) as score:
+    with frozen(llava, "", partial(token_logps, llava)) as score:
         torch.testing.assert_close(batch.reference_logps[0], score(batch), atol=1e-6, rtol=1e-6)
 
 

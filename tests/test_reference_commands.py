@@ -7,8 +7,9 @@ import sys
 import pytest
 import torch
 
-from mmalign import cli, reference
-from mmalign.logps import token_logps
+from mmalign import cli
+from mmalign.checkpoint import newest_checkpoint
+from mmalign.methods.base import AlignmentModule
 
 
 @pytest.fixture
@@ -25,7 +26,8 @@ def colors(color_shards, tmp_path):
 def scored_batches(monkeypatch):
     """The number of batches that the pass has scored."""
     counted = []
-    monkeypatch.setattr(reference, "token_logps", lambda *args: counted.append(1) or token_logps(*args))
+    forward = AlignmentModule.forward
+    monkeypatch.setattr(AlignmentModule, "forward", lambda *args: counted.append(1) or forward(*args))
     return lambda: len(counted)
 
 
@@ -44,7 +46,8 @@ def test_epochs_sweeps_and_resumes_do_no_reference_forward(fit, colors, scored_b
     assert all(torch.equal(cold[name], warm[name]) for name in cold)
     fit(*options, "--model.beta=0.3", "--model.average_logps=true", run_dir=tmp_path / "beta")
     fit(*options, "--data.view.rejected=worst", "--data.view.margin=1", run_dir=tmp_path / "rule")
-    fit(*options, "--trainer.max_epochs=3", "--ckpt_path=last", run_dir=tmp_path / "warm")
+    allowed = ["--checkpoint.allow_drift=[trainer.max_epochs]"]
+    fit(*options, "--trainer.max_epochs=3", *allowed, "--ckpt_path=last", run_dir=tmp_path / "warm")
     assert scored_batches() == 10
 
 
@@ -86,7 +89,7 @@ def test_the_command_makes_what_fit_needs_and_begins_no_run(fit, colors, tiny_ll
 def test_validation_completes_its_stores_too(fit, colors, tiny_llava, scored_batches, tmp_path):
     fit("--data.val_shards=[]", f"--data.shards={colors}", "--trainer.max_epochs=1")
     shutil.rmtree(colors / "reference")
-    checkpoint = next((tmp_path / "run/checkpoints").iterdir())
+    checkpoint = newest_checkpoint(tmp_path / "run")
     backbone = f"--model.backbone.checkpoint={tiny_llava}"
     cli.main(["validate", *command(colors, tmp_path / "run", backbone, f"--ckpt_path={checkpoint}")])
     assert scored_batches() == 20

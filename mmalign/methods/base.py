@@ -25,7 +25,9 @@ from mmalign.batch import Batch, PairLogps, PairLoss, Role
 from mmalign.logps import pair_logps, response_logps, sum_responses, token_logps
 from mmalign.losses.sft import sft_loss
 from mmalign.metrics import Mean, StepMean, answer_metrics, preference_metrics
+from mmalign.nonfinite import FiniteSteps
 from mmalign.reference import prepare_references
+from mmalign.sharding import scale_gradients
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,8 +47,16 @@ class OptimSettings:
     """Decoupled weight decay."""
     warmup_ratio: float = 0.03
     """Share of all optimizer steps from zero to ``lr``, in [0, 1]."""
-    nonfinite: Literal["raise", "skip"] = "raise"
-    """Where the loss of a micro-batch is not a number: stop and name its rows, or leave it out, counted."""
+    nonfinite_steps: int = 3
+    """Optimizer steps in a row whose loss or gradient is not a number, until the run stops, >= 1. Each of them is left
+    out on all devices, and its rows are named in `nonfinite/` beside the checkpoints."""
+
+    def __post_init__(self) -> None:
+        """Raise where the number of steps is none."""
+        if self.nonfinite_steps < 1:
+            raise ValueError(
+                f"`model.optim.nonfinite_steps` must be at least 1, got {self.nonfinite_steps}: 1 stops at once."
+            )
 
 
 class AlignmentModule(LightningModule, ABC):
@@ -67,6 +77,9 @@ class AlignmentModule(LightningModule, ABC):
         self._seed = 0
         self._step_count: Tensor | None = None
         self._step_means: dict[str, Tensor] = {}
+        self._finite = FiniteSteps(optim.nonfinite_steps)
+        self.ends_step = False
+        """Whether the optimizer steps behind this micro-batch."""
 
     @property
     def loss_at_reference(self) -> float | None:
@@ -77,6 +90,10 @@ class AlignmentModule(LightningModule, ABC):
         """Load weights here, not in ``__init__``: sharded strategies and ``--help`` need it late."""
         if not hasattr(self, "llava"):  # Lightning calls this hook once per stage
             self.llava = Llava(self.backbone)
+
+    def forward(self, batch: Batch) -> Float[Tensor, " targets"]:
+        """Log-probability of each target under the model as it is: the policy, or in its context a reference."""
+        return token_logps(self.llava, batch)
 
     @abstractmethod
     def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Mean]]:
@@ -111,15 +128,15 @@ class AlignmentModule(LightningModule, ABC):
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Divide by the step's count, where the loss is a mean over it, and look at the gradients; before clipping."""
+        if not self.ends_step:  # DeepSpeed's optimizer is asked after every micro-batch
+            return
         if self._step_count is not None:
             # Lightning has divided by the number of micro-batches, and by the number of ranks where there are several.
             parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
-            factor = parts / self.trainer.strategy.reduce(self._step_count, reduce_op="sum").clamp_min(1)
+            count = self.trainer.strategy.reduce(self._step_count, reduce_op="sum")
+            scale_gradients(self, parts / count.clamp_min(1))
             self._step_count = None
-            for parameter in self.parameters():
-                if parameter.grad is not None:
-                    parameter.grad.mul_(factor)
-        self._check_gradients()
+        self._finite.check(self)
 
     def on_fit_start(self) -> None:
         """Remember the run's seed before anything draws from it; complete the stores that the rows come with."""
@@ -138,61 +155,31 @@ class AlignmentModule(LightningModule, ABC):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout is a function of (seed, epoch, batch, rank), so a resumed run drops what a whole one would."""
         torch.manual_seed(hash((self._seed, self.current_epoch, batch_idx, self.global_rank)) % 2**63)
+        self.ends_step = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One micro-batch; scalars are gathered until the optimizer steps."""
         for refusal in filter(None, batch.refusals):
             _LOG.warning("Left out: %s", refusal)
-        counted = self._step_count
         loss, metrics = self.compute_loss(batch)
-        finite = bool(loss.isfinite())
-        if not finite:
-            if self._step_count is not None:  # stays a number: all ranks add theirs up
-                self._step_count = torch.zeros_like(self._step_count) if counted is None else counted
-            loss, metrics = self._nothing(batch, metrics)
-        self._gather(metrics | {"nonfinite": Mean(loss.new_tensor(not finite), batch.row_weights.sum())})
+        finite = loss.detach().isfinite()
+        self._finite.see(batch.keys, finite)
+        counted = {
+            name: Mean(value.where(finite, 0), weight.where(finite, 0)) for name, (value, weight) in metrics.items()
+        }
+        self._gather(counted | {"nonfinite": Mean((~finite).float(), batch.row_weights.sum())})
         return loss
-
-    def _nothing(self, batch: Batch, metrics: dict[str, Mean]) -> tuple[Tensor, dict[str, Mean]]:
-        """A loss without effect in place of one that is not a number, where that is wanted.
-
-        Raises:
-            FloatingPointError: It is not wanted.
-        """
-        where = f"optimizer step {self.global_step}: the loss is not a number, on {', '.join(batch.keys)}."
-        # Not a number either where the weights themselves are none: nothing is left to go on with.
-        zero = torch.stack([p.sum() * 0.0 for p in self.parameters() if p.requires_grad]).sum()
-        if self.optim.nonfinite == "raise" or not zero.isfinite():
-            raise FloatingPointError(
-                f"{where} The learning rate (`model.optim.lr`) may be too high: resume from an earlier checkpoint with "
-                "a lower one. Or leave such rows out from the start with `--model.optim.nonfinite skip`."
-            )
-        _LOG.warning("%s Left out.", where)
-        return zero, {name: Mean(value.new_zeros(()), value.new_zeros(())) for name, (value, _) in metrics.items()}
-
-    def _check_gradients(self) -> None:
-        """Stop, or leave the step out, before gradients that are not numbers reach the weights.
-
-        Raises:
-            FloatingPointError: Stopping is wanted.
-        """
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        if torch.nn.utils.get_total_norm(gradients).isfinite():
-            return
-        where = f"optimizer step {self.global_step}: a gradient is not a number, though every loss is."
-        if self.optim.nonfinite == "raise":
-            raise FloatingPointError(f"{where} Resume with a lower `model.optim.lr`, or wider `model.backbone.dtype`.")
-        _LOG.warning("%s The step is left out.", where)
-        for parameter in self.parameters():
-            parameter.grad = None
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then move what runs on with the steps: before anybody saves a checkpoint of this one."""
         super().optimizer_step(*args, **kwargs)  # runs the last micro-batch of the step, too
+        if not self.ends_step:
+            return
         self._step_means = {name: metric.compute() for name, metric in self._means.items()}
         for metric in self._means.values():
             metric.reset()
-        self.after_step(self._step_means)
+        if not self._finite.left_out:
+            self.after_step(self._step_means)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log means over all micro-batches of the optimizer step."""
@@ -201,7 +188,8 @@ class AlignmentModule(LightningModule, ABC):
         scalars = {f"train/{name}": value for name, value in self._step_means.items()}
         self._step_means = {}
         self.log_dict({name: value for name, value in scalars.items() if not value.isnan()})
-        self.log("loss", scalars["train/loss"], prog_bar=True, logger=False)
+        if not scalars["train/loss"].isnan():
+            self.log("loss", scalars["train/loss"], prog_bar=True, logger=False)
 
     def _gather(self, metrics: dict[str, Mean]) -> None:
         """Every key on every micro-batch, also where no row counts: ranks compute them one by one, in this order."""
@@ -215,6 +203,10 @@ class AlignmentModule(LightningModule, ABC):
             # On every rank, also where no row counts, or the others would wait for it.
             self.log(f"val/{name}", value, batch_size=int(weight), sync_dist=True)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember how many steps in a row were left out."""
+        checkpoint["nonfinite_steps"] = self._finite.left_out
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights that are not those this config trains: `strict_loading` is off for the frozen ones only."""
         found, expected = set(checkpoint["state_dict"]), set(self.state_dict())
@@ -223,6 +215,7 @@ class AlignmentModule(LightningModule, ABC):
                 f"The checkpoint's weights are not those that `model.backbone` trains: {strange[0]}. Resume with "
                 "the backbone settings of the run, as they stand in its logs/version_*/config.yaml."
             )
+        self._finite.left_out = checkpoint.get("nonfinite_steps", 0)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Only what training changed: the frozen LLaVA is reloaded from its own checkpoint."""
