@@ -24,7 +24,7 @@ import pydoc_data.topics
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -58,6 +58,7 @@ MICRO_BATCH = 8
 LAPS = 5
 """Epochs that are timed; the median counts."""
 REPORT_EVERY = 20_000
+PACKAGES = ("torch", "transformers", "tokenizers", "pillow", "numpy", "pyarrow", "webdataset")
 
 
 def main() -> None:
@@ -252,10 +253,13 @@ def settled_megabytes() -> int:
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
 
 
-def machine() -> dict[str, object]:
-    """What the numbers depend on besides the code."""
+def machine(packages: Sequence[str] = PACKAGES) -> dict[str, object]:
+    """What the numbers depend on besides the code.
+
+    Args:
+        packages: Whose versions count.
+    """
     cpu = next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), "unknown")
-    packages = ("torch", "transformers", "tokenizers", "pillow", "numpy", "pyarrow", "webdataset")
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),

@@ -10,16 +10,21 @@ Tests    tests/data/test_datamodule.py, tests/data/test_resume.py
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from lightning import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from mmalign.batch import Batch
+from mmalign.data import reading
 from mmalign.data.collate import Collator
-from mmalign.data.loader import Broken, EncodedRows, FixedLoader, RowLoader, Share
+from mmalign.data.loader import EncodedRows, FixedLoader, RowLoader, Share
 from mmalign.data.order import Slot, padded_length
-from mmalign.data.rows import EncodedRow, Overlong, RowEncoder
+from mmalign.data.quarantine import QUARANTINE_NAME, Quarantine
+from mmalign.data.remote import Remote
+from mmalign.data.rows import EncodedRow, OnBad, Overlong, RowEncoder
 from mmalign.data.rowset import RowSet, Source
+from mmalign.data.sample import ShardError
 from mmalign.data.views import View
 from mmalign.processor import load_processor
 from mmalign.template import Template, TemplateName
@@ -46,8 +51,12 @@ class ShardData(LightningDataModule):
         max_length: int = 3000,
         max_tokens: int | None = None,
         overlong: Overlong = "raise",
-        broken: Broken = "raise",
+        on_bad: OnBad = "stop",
+        bad_share: float = 0.001,
+        bad_in_a_row: int = 100,
         num_workers: int = 0,
+        cache_gb: float = 200.0,
+        stall_s: float = 30.0,
         seed: int = 0,
         window: int = 4,
         pad_to_multiple: int = 8,
@@ -75,9 +84,16 @@ class ShardData(LightningDataModule):
             overlong: What to do with longer rows: `raise` an error, `refuse` the row, or `truncate` the answer's end.
                 Prompts and pictures are never cut; refused and truncated rows are counted in the logs. Above
                 `max_tokens`: `raise`, or else refuse the longest rows of the micro-batch.
-            broken: What to do with a sample that cannot be used, for its broken picture say: `raise` an error, or
-                `refuse` it, named and counted in the logs. A store or a shard that is missing always raises.
+            on_bad: What to do with a sample that cannot be used, for its shard is cut, its picture broken or its record
+                wrong: `stop` with an error, or `quarantine` it: a hole takes its place, and shard, key and reason are
+                listed in `quarantine.jsonl` of the run's directory.
+            bad_share: Broken samples that a quarantine allows, for each row of an epoch; one in any case.
+            bad_in_a_row: Broken rows one after the other, on one device, at which it stops, too.
             num_workers: Processes per device that read and prepare rows; 0 does it in the training process.
+            cache_gb: Remote shards are kept on this machine up to so many GB (10^9 bytes), of all runs together; those
+                go that were not read for the longest time.
+            stall_s: Seconds without a byte after which a remote shard is fetched anew (5 times at most), or, where no
+                new try can help, the run ends and names what it was reading.
             seed: Of the order of the rows; `seed_everything` does not change it.
             window: Shards that are mixed with one another and read at a time, on top of the order of the shards.
             pad_to_multiple: Row lengths are padded up to a multiple of this.
@@ -88,7 +104,9 @@ class ShardData(LightningDataModule):
         self.checkpoint, self.template_name, self.pad_images = checkpoint, template, pad_images
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.group_by_length, self.share = group_by_length, share
-        self.max_length, self.max_tokens, self.overlong, self.broken = max_length, max_tokens, overlong, broken
+        self.max_length, self.max_tokens, self.overlong = max_length, max_tokens, overlong
+        self.on_bad, self.bad_share, self.bad_in_a_row = on_bad, bad_share, bad_in_a_row
+        self.remote = Remote(stall_s=stall_s, cache_gb=cache_gb)
         self.num_workers, self.seed, self.window, self.pad_to_multiple = num_workers, seed, window, pad_to_multiple
         _at_least(1, batch_size=batch_size, micro_batch_size=micro_batch_size, max_length=max_length, window=window)
         _at_least(1, pad_to_multiple=pad_to_multiple)
@@ -96,6 +114,15 @@ class ShardData(LightningDataModule):
             _at_least(1, max_tokens=max_tokens)
         if not 0 < share <= 1:
             raise ValueError(f"`data.share` is the part of the rows to train on, in (0, 1], got {share}. 1 takes all.")
+        if not 0 < bad_share <= 1:
+            raise ValueError(
+                f"`data.bad_share` is a part of the rows of an epoch, in (0, 1], got {bad_share}. 0.001 forgives one "
+                "broken sample in a thousand; `data.on_bad: stop` forgives none."
+            )
+        _at_least(1, bad_in_a_row=bad_in_a_row)
+        for name, value in (("cache_gb", cache_gb), ("stall_s", stall_s)):
+            if value <= 0:
+                raise ValueError(f"`data.{name}` must be above 0, got {value}.")
         _at_least(0, num_workers=num_workers, seed=seed)
 
     def accumulation(self, world_size: int) -> int:
@@ -138,7 +165,7 @@ class ShardData(LightningDataModule):
         image_tokens = self.template.num_image_tokens
         lengths = self.train_rows.estimated_lengths(image_tokens) if self.group_by_length else None
         return RowLoader(
-            EncodedRows(self.train_rows, self.encoder, self.broken),
+            EncodedRows(self.train_rows, self.encoder, self.on_bad),
             self.collator,
             self._share(world_size=self.trainer.world_size, rank=self.trainer.global_rank),
             seed=self.seed,
@@ -146,6 +173,8 @@ class ShardData(LightningDataModule):
             lengths=lengths,
             max_tokens=self.max_tokens,
             num_workers=self.num_workers,
+            quarantine=self._quarantine(self.train_rows),
+            stall_s=self.remote.stall_s,
         )
 
     def val_dataloader(self) -> FixedLoader | list[FixedLoader]:
@@ -161,11 +190,13 @@ class ShardData(LightningDataModule):
             rank=self.trainer.global_rank,
         )
         return FixedLoader(
-            EncodedRows(self.val_rows, self.encoder, self.broken),
+            EncodedRows(self.val_rows, self.encoder, self.on_bad),
             self.collator,
             share,
             max_tokens=self.max_tokens,
             num_workers=self.num_workers,
+            quarantine=self._quarantine(self.val_rows),
+            stall_s=self.remote.stall_s,
         )
 
     def preview(self) -> tuple[Batch, list[str]]:
@@ -174,7 +205,7 @@ class ShardData(LightningDataModule):
         Nothing of the training order is used up. Rows that are refused are passed over, as far as `PREVIEWED`; if
         there are no others, they stand there, and their answers are the empty text.
         """
-        rows = EncodedRows(self.train_rows, self.encoder, self.broken)
+        rows = EncodedRows(self.train_rows, self.encoder, self.on_bad)
         groups = {number: rows[Slot(number, 1.0)] for number in range(min(self.micro_batch_size, len(self.train_rows)))}
         behind = iter(range(len(groups), min(PREVIEWED, len(self.train_rows))))
         while (refused := [number for number in groups if _refused(groups[number])]) and (
@@ -184,6 +215,7 @@ class ShardData(LightningDataModule):
             groups[following] = rows[Slot(following, 1.0)]
         encoded = [row for group in groups.values() for row in group]
         texts = [text for number, group in groups.items() for text in self._texts(number, group)]
+        reading.end()
         return self.collator(encoded), texts
 
     def _texts(self, number: int, group: Sequence[EncodedRow]) -> list[str]:
@@ -202,9 +234,28 @@ class ShardData(LightningDataModule):
                 f"`{config_key}` is empty: name a folder or an address of shards (`mmalign import` makes them), or use "
                 "`--config scale/tiny.yaml`, which runs on the embedded model and the shards that ship with mmalign."
             )
-        rows = RowSet(sources, self.view, config_key=config_key, share=share, seed=self.seed)
+        rows = RowSet(sources, self.view, config_key=config_key, share=share, seed=self.seed, remote=self.remote)
+        faults = [fault for shard_set in rows.sets for fault in shard_set.check()]
+        if faults and self.on_bad == "stop":
+            others = f" {len(faults) - 1} more shards are damaged." if len(faults) > 1 else ""
+            raise ShardError(f"{faults[0]}{others} `data.on_bad: quarantine` would leave out what is lost.")
+        for fault in faults:
+            rank_zero_warn(f"What is lost of it will be left out: {fault}")
         rank_zero_info(rows.summary())
         return rows
+
+    def _quarantine(self, rows: RowSet) -> Quarantine | None:
+        if self.on_bad == "stop":
+            return None
+        assert self.trainer is not None
+        return Quarantine(
+            Path(self.trainer.default_root_dir) / QUARANTINE_NAME,
+            frozenset(source.path for source in rows.sources),
+            rows=sum(source.per_epoch for source in rows.order_sources),
+            share=self.bad_share,
+            in_a_row=self.bad_in_a_row,
+            rank=self.trainer.global_rank,
+        )
 
 
 def _refused(group: Sequence[EncodedRow]) -> bool:

@@ -8,21 +8,20 @@ go on with other numbers of both. Lightning 2.6 saves and loads it by itself.
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from mmalign.batch import Batch
 from mmalign.data.collate import Collator
 from mmalign.data.order import Rows, Slot, epoch_order, longest_first, micro_batch, padded_length
-from mmalign.data.rows import EncodedRow, Group, RowEncoder
+from mmalign.data.quarantine import Bad, Quarantine
+from mmalign.data.rows import EncodedRow, Group, OnBad, RowEncoder
 from mmalign.data.rowset import RowSet
 from mmalign.data.sample import SampleError, ShardError
 from mmalign.data.store import StoreError
-
-Broken = Literal["raise", "refuse"]
+from mmalign.data.workers import STALL_S, load
 
 
 class LoaderState(TypedDict):
@@ -70,33 +69,41 @@ class Share:
 class EncodedRows(Dataset[list[EncodedRow]]):
     """Rows as tokens and pixels, by slot; what a worker process holds."""
 
-    def __init__(self, rows: RowSet, encoder: RowEncoder, broken: Broken = "raise") -> None:
+    def __init__(self, rows: RowSet, encoder: RowEncoder, on_bad: OnBad = "stop") -> None:
         """Remember how.
 
         Args:
             rows: What to read.
             encoder: Rows -> tokens and pixels.
-            broken: What to do with a sample that cannot be used: `raise`; `refuse`: a hole takes its place, counted.
+            on_bad: What to do with a sample that cannot be used: `stop`; `quarantine`: a hole takes its place.
         """
         self.rows = rows
         self.encoder = encoder
-        self.broken = broken
+        self.on_bad = on_bad
 
     def __getitem__(self, slot: Slot) -> list[EncodedRow]:
         """Read and encode one row and those that belong to it; a hole has weight 0.
 
         Raises:
             SampleError, ShardError: It cannot be used, where that is an error.
-            StoreError, FileNotFoundError: A store or a shard is not what it was: no fault of one sample.
+            FileNotFoundError: Its shard is gone, where that is an error.
+            StoreError: A store is not what it was: no fault of one sample.
         """
         try:
             return self.encoder.group(self._weighted(slot))
         except StoreError:
             raise
-        except (SampleError, ShardError) as error:
-            if self.broken == "raise":
+        except (SampleError, ShardError, FileNotFoundError) as error:
+            if self.on_bad == "stop":
                 raise
-            return self.stand_in(slot, str(error))
+            return [row._replace(broken=True) for row in self.stand_in(slot, str(error))]
+
+    def verdict(self, slot: Slot, group: Sequence[EncodedRow]) -> Bad | None:
+        """What the quarantine must know of a row: None where it is sound."""
+        if not group[0].broken:
+            return None
+        where = self.rows.where(slot.row)
+        return Bad(where.path, where.shard, where.key, group[0].refusal)
 
     def stand_in(self, slot: Slot, refusal: str) -> list[EncodedRow]:
         """Holes in the place of a row and those that belong to it.
@@ -111,11 +118,16 @@ class EncodedRows(Dataset[list[EncodedRow]]):
         return tuple(row._replace(weight=row.weight * slot.weight) for row in self.rows[slot.row])
 
 
-class Batches(Dataset[Batch | Exception]):
-    """Whole batches by their slots, or the user's error as a value.
+class Loaded(NamedTuple):
+    """What a worker hands over."""
 
-    Raised in a worker process, an error would reach the user as a traceback that DataLoader wrote into its message.
-    """
+    batch: Batch
+    verdicts: list[Bad | None]
+    """Of each place of the batch; holes that fill the last step are left out."""
+
+
+class Batches(Dataset[Loaded | Exception]):
+    """Whole batches by their slots, or the user's error as a value."""
 
     def __init__(self, rows: EncodedRows, collator: Collator, max_tokens: int | None = None) -> None:
         """Remember how.
@@ -129,13 +141,15 @@ class Batches(Dataset[Batch | Exception]):
         self.collator = collator
         self.max_tokens = max_tokens
 
-    def __getitem__(self, slots: Sequence[Slot]) -> Batch | Exception:
+    def __getitem__(self, slots: Sequence[Slot]) -> Loaded | Exception:
         """Read, encode and collate."""
         try:
             groups = [self.rows[slot] for slot in slots]
+            placed = zip(slots, groups, strict=True)
+            verdicts = [self.rows.verdict(slot, group) for slot, group in placed if slot.weight]
             if self.max_tokens is not None:
                 self._cap(groups, slots, self.max_tokens)
-            return self.collator([row for group in groups for row in group])
+            return Loaded(self.collator([row for group in groups for row in group]), verdicts)
         except (ValueError, FileNotFoundError) as error:
             return error
 
@@ -182,6 +196,8 @@ class RowLoader:
         lengths: Rows | None = None,
         max_tokens: int | None = None,
         num_workers: int = 0,
+        quarantine: Quarantine | None = None,
+        stall_s: float = STALL_S,
     ) -> None:
         """Stand at the start of epoch 0.
 
@@ -194,6 +210,8 @@ class RowLoader:
             lengths: Of each row, roughly: rows of a step are sorted by them. None: they keep the order they have.
             max_tokens: See `Batches`.
             num_workers: Processes that read, decode and tokenise; 0 does it in this one.
+            quarantine: Where broken rows are listed, if they are no errors.
+            stall_s: Seconds without a sign of life after which a worker is given up.
         """
         self.rows = rows
         self.share = share
@@ -202,6 +220,8 @@ class RowLoader:
         self.lengths = lengths
         self.batches = Batches(rows, collator, max_tokens)
         self.num_workers = num_workers
+        self.quarantine = quarantine
+        self.stall_s = stall_s
         self.epoch = 0
         self.position = 0
         self.waited_s = 0.0
@@ -220,7 +240,7 @@ class RowLoader:
     def __iter__(self) -> Iterator[Batch]:
         """The rest of this epoch."""
         # The place moves before the batch is handed over: the trainer saves its state while it holds the batch.
-        batches = _load(self.batches, self.remaining(), self.num_workers)
+        batches = _load(self, self.remaining())
         while (batch := self._timed(batches)) is not None:
             self.position += self.share.chunk
             if self.position == self.places:
@@ -234,12 +254,12 @@ class RowLoader:
         self.waited_s += time.perf_counter() - began
         return batch
 
-    def remaining(self) -> list[list[Slot]]:
-        """The slots of this rank's batches from here to the epoch's end."""
+    def remaining(self) -> Iterator[list[Slot]]:
+        """The slots of this rank's batches from here to the epoch's end, made when they are asked for."""
         order = epoch_order(self.rows.rows.order_sources, seed=self.seed, epoch=self.epoch, window=self.window)
         if self.lengths is not None:
             order = longest_first(order, self.lengths, self.share.batch_size)
-        return [_slots(order, position, self.share) for position in range(self.position, self.places, self.share.chunk)]
+        return (_slots(order, position, self.share) for position in range(self.position, self.places, self.share.chunk))
 
     def state_dict(self) -> LoaderState:
         """Where the loader stands."""
@@ -292,6 +312,8 @@ class FixedLoader:
         *,
         max_tokens: int | None = None,
         num_workers: int = 0,
+        quarantine: Quarantine | None = None,
+        stall_s: float = STALL_S,
     ) -> None:
         """Remember what to load.
 
@@ -301,11 +323,15 @@ class FixedLoader:
             share: `batch_size` rows are taken by all ranks at once, in micro-batches.
             max_tokens: See `Batches`.
             num_workers: See `RowLoader`.
+            quarantine: See `RowLoader`.
+            stall_s: See `RowLoader`.
         """
         self.rows = rows
         self.batches = Batches(rows, collator, max_tokens)
         self.share = share
         self.num_workers = num_workers
+        self.quarantine = quarantine
+        self.stall_s = stall_s
 
     def __len__(self) -> int:
         """Batches on this rank."""
@@ -314,8 +340,7 @@ class FixedLoader:
     def __iter__(self) -> Iterator[Batch]:
         """All batches of this rank."""
         order = np.arange(len(self.rows.rows), dtype=np.int64)
-        batches = [_slots(order, number * self.share.chunk, self.share) for number in range(len(self))]
-        return _load(self.batches, batches, self.num_workers)
+        return _load(self, (_slots(order, number * self.share.chunk, self.share) for number in range(len(self))))
 
 
 def _slots(order: Rows, position: int, share: Share) -> list[Slot]:
@@ -328,17 +353,9 @@ def _slots(order: Rows, position: int, share: Share) -> list[Slot]:
     )
 
 
-def _load(batches: Batches, slots: Sequence[list[Slot]], num_workers: int) -> Iterator[Batch]:
-    # A generator of its own: without it torch draws a seed from the global one for each iterator, and a resumed run
-    # would see other dropout masks than an uninterrupted one.
-    loader = DataLoader(
-        batches,
-        sampler=slots,
-        batch_size=None,
-        num_workers=num_workers,
-        generator=torch.Generator(),
-    )
-    for batch in loader:
-        if isinstance(batch, Exception):
-            raise batch
+def _load(loader: RowLoader | FixedLoader, slots: Iterator[list[Slot]]) -> Iterator[Batch]:
+    loaded = load(loader.batches, slots, num_workers=loader.num_workers, stall_s=loader.stall_s, rank=loader.share.rank)
+    for batch, verdicts in loaded:
+        if loader.quarantine is not None:
+            loader.quarantine.admit(verdicts)
         yield batch

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from mmalign.data.remote import cached_folder, fetch, is_remote
+from mmalign.data.cache import Wanted, cached_folder, keep
+from mmalign.data.remote import Remote, is_remote
 from mmalign.data.sample import Preference, Sample, ShardError
 from mmalign.messages import Text
 
@@ -136,22 +137,23 @@ class Manifest:
         return cls(shards, table, folder=folder, location=str(folder))
 
     @classmethod
-    def load(cls, location: str | Path, *, cache: Path | None = None) -> "Manifest":
+    def load(cls, location: str | Path, remote: Remote | None = None) -> "Manifest":
         """Read the manifest of a folder, or of an address, which is fetched once and then kept.
 
         Args:
-            location: A folder, or `http://...`, `gs://...` and the like.
-            cache: Where remote shards are kept; `$XDG_CACHE_HOME/mmalign/shards` if None.
+            location: A folder, or `https://...`, `s3://...` and the like.
+            remote: Where and how remote files are kept; the defaults if None.
 
         Raises:
             FileNotFoundError: Nothing there.
             ShardError: The file is damaged or of another version.
         """
         location = str(location)
-        folder = cached_folder(location, cache) if is_remote(location) else Path(location)
+        remote = remote or Remote()
+        folder = cached_folder(location, remote) if is_remote(location) else Path(location)
         path = folder / MANIFEST_NAME
-        if is_remote(location) and not path.exists():
-            fetch(f"{location.rstrip('/')}/{MANIFEST_NAME}", path)
+        if is_remote(location):
+            keep(Wanted(f"{location.rstrip('/')}/{MANIFEST_NAME}", path), remote)
         if not path.is_file():
             raise FileNotFoundError(_absence(folder))
         shards, table = _read(path)
@@ -182,6 +184,16 @@ class Manifest:
         """All entries, in manifest order."""
         for batch in self.table.to_batches(max_chunksize=ENTRIES_AT_A_TIME):
             yield from _to_entries(batch)
+
+    def key(self, index: int) -> str:
+        """Key of a sample."""
+        key: str = self.table.column("key")[index].as_py()
+        return key
+
+    def shard_of(self, index: int) -> ShardRecord:
+        """The shard that a sample lies in."""
+        number: int = self.table.column("shard")[index].as_py()
+        return self.shards[number]
 
     def extent(self, index: int) -> Extent:
         """Where a sample lies."""

@@ -150,10 +150,16 @@ def _deal(source: SourceRows, *, key: tuple[int, int], epoch: int) -> list[tuple
 
 def _shuffle(rows: Rows, shards: Rows, *, window: int, key: tuple[int, ...]) -> Rows:
     """Permute the shards, then the rows inside windows of them."""
-    present = np.unique(shards[rows])
-    present = present[permutation(len(present), _Purpose.SHARDS, *key)]
-    windows = []
-    for start in range(0, len(present), window):
-        inside = rows[np.isin(shards[rows], present[start : start + window])]
-        windows.append(inside[permutation(len(inside), _Purpose.WINDOW, *key, start)])
-    return np.concatenate(windows)
+    present, number = np.unique(shards[rows], return_inverse=True)
+    place = np.empty(len(present), dtype=np.int64)
+    place[permutation(len(present), _Purpose.SHARDS, *key)] = np.arange(len(present))
+    window_of_row = place[number] // window
+    by_window = rows[np.argsort(window_of_row, kind="stable")]
+    ends = np.cumsum(np.bincount(window_of_row))
+    windows = np.split(by_window, ends[:-1])
+    return np.concatenate(
+        [
+            inside[permutation(len(inside), _Purpose.WINDOW, *key, start * window)]
+            for start, inside in enumerate(windows)
+        ]
+    )

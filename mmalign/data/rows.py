@@ -25,6 +25,9 @@ from mmalign.processor import open_image, pixel_values
 from mmalign.template import Template
 
 Overlong = Literal["raise", "refuse", "truncate"]
+"""What to do with a row that is too long."""
+OnBad = Literal["stop", "quarantine"]
+"""What to do with a sample that cannot be used for another reason."""
 
 STAND_IN = (Message("user", (Text("."),)),)
 """The prompt of a refused row: tiny and without a picture, so that it costs nothing and cuts nothing."""
@@ -79,6 +82,8 @@ class EncodedRow(NamedTuple):
     weight: float = 1.0
     refusal: str = ""
     """Why a hole stands in the row's place; empty where none does."""
+    broken: bool = False
+    """Its sample cannot be used, for another reason than its length."""
 
     @property
     def length(self) -> int:

@@ -3,6 +3,7 @@
 RowSet([Source(path="world"), Source(path="shards/nlvr", weight=0.5)], Pairs())[17] -> Group of rows, nearly always one
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmalign.batch import Role
 from mmalign.data.manifest import Entry
 from mmalign.data.order import Rows, SourceRows, share_of
 from mmalign.data.reader import ShardSet
+from mmalign.data.remote import Remote
 from mmalign.data.rows import Answer, Group, Row
+from mmalign.data.sample import SampleError
 from mmalign.data.store import ReferenceStore
 from mmalign.data.variants import Variant
 from mmalign.data.views import Unusable, View
@@ -56,11 +60,11 @@ Stores = Mapping[str, Sequence[ReferenceStore]]
 class Usable(NamedTuple):
     """Which samples of one shard set make rows."""
 
-    rows: list[tuple[int, int]]
-    """(sample, number of the row within it), in manifest order."""
-    characters: list[int]
+    rows: NDArray[np.int32]
+    """(sample, number of the row within it) of each row, in manifest order."""
+    characters: NDArray[np.int32]
     """Of each row: those of its prompt and answers."""
-    pictures: list[int]
+    pictures: NDArray[np.int32]
     """Of each row."""
     samples: int
     """Samples that make at least one row."""
@@ -69,8 +73,18 @@ class Usable(NamedTuple):
 
     def only(self, kept: Rows) -> "Usable":
         """Some of the rows, by number."""
-        rows, characters, pictures = ([each[i] for i in kept] for each in (self.rows, self.characters, self.pictures))
+        rows, characters, pictures = (each[kept] for each in (self.rows, self.characters, self.pictures))
         return self._replace(rows=rows, characters=characters, pictures=pictures)
+
+
+class Where(NamedTuple):
+    """Where the sample of a row lies."""
+
+    source: int
+    path: str
+    """Of its source, as the config names it."""
+    shard: str
+    key: str
 
 
 class RowSet:
@@ -84,6 +98,7 @@ class RowSet:
         config_key: str = "data.shards",
         share: float = 1.0,
         seed: int = 0,
+        remote: Remote | None = None,
     ) -> None:
         """Load the manifests and decide, from them alone, which rows there are.
 
@@ -93,6 +108,7 @@ class RowSet:
             config_key: Where the sources stand in the config, for messages.
             share: Of the rows of each source that are there, in (0, 1]; see `share_of`.
             seed: Of the choice of the share.
+            remote: How remote shards are read; the defaults if None.
 
         Raises:
             FileNotFoundError: A source is not there.
@@ -100,10 +116,10 @@ class RowSet:
         """
         self.sources = tuple(sources)
         self.view = view
-        self.sets = tuple(_open(source, config_key) for source in sources)
+        self.sets = tuple(_open(source, config_key, remote) for source in sources)
         self.usable = tuple(usable(shard_set, view) for shard_set in self.sets)
         for source, found in zip(sources, self.usable, strict=True):
-            if not found.rows:
+            if not len(found.rows):
                 raise ValueError(
                     f"{source.path}: {summarize(found)}. {type(view).__name__} makes no row of it. Choose other "
                     f"samples in `{config_key}`, or another rule in `data.view`."
@@ -129,7 +145,7 @@ class RowSet:
 
     def __len__(self) -> int:
         """Number of rows."""
-        return len(self._numbers)
+        return int(self._ends[-1])
 
     def __getitem__(self, number: int) -> Group:
         """Read one row, and those that belong to it.
@@ -137,10 +153,18 @@ class RowSet:
         Raises:
             ShardError, SampleError, FileNotFoundError: See `ShardSet` and, where stores are attached, `ReferenceStore`.
         """
-        source, sample, row = self._numbers[number]
+        source, sample, row = self._place(number)
         shard_set = self.sets[source]
-        shard = shard_set.manifest.shards[shard_set.manifest.extent(sample).shard].name
-        group = self.view.groups(shard_set[sample], shard=shard)[row]
+        shard = shard_set.manifest.shard_of(sample).name
+        found = shard_set[sample]
+        groups = self.view.groups(found, shard=shard)
+        if row >= len(groups):
+            reason = getattr(self.view.choose(Entry.of(found)), "reason", "it makes fewer")
+            raise SampleError(
+                f"{shard}/{found.key}: no row {row} can be made of it ({reason}), though its manifest says so: it was "
+                f"made of another sample. Run `mmalign import index {shard_set.manifest.folder}`."
+            )
+        group = groups[row]
         others = self.mismatched[source]
         if others is not None:
             other, response = others[sample]
@@ -148,11 +172,16 @@ class RowSet:
             group = tuple(each._replace(answers=(*each.answers, answer)) for each in group)
         return tuple(_with_references(each, self.stores[source], sample) for each in group)
 
+    def where(self, number: int) -> "Where":
+        """Where the sample of a row lies."""
+        source, sample, _ = self._place(number)
+        manifest = self.sets[source].manifest
+        return Where(source, self.sources[source].path, manifest.shard_of(sample).name, manifest.key(sample))
+
     def holes(self, number: int) -> Group:
         """What stands in for a row that cannot be read: its roles and references, and nothing else."""
-        source, sample, _ = self._numbers[number]
-        manifest = self.sets[source].manifest
-        key = f"{manifest.shards[manifest.extent(sample).shard].name}/{manifest.entry(sample).key}"
+        where = self.where(number)
+        key, source = f"{where.shard}/{where.key}", where.source
         references = tuple(np.zeros(1, np.float32) for _ in self.stores[source].get("", ()))
         roles: list[list[Role]] = [[role for role in self.view.roles if role != Role.OTHER_IMAGE]]
         if Role.OTHER_IMAGE in self.view.roles:
@@ -208,26 +237,36 @@ class RowSet:
             )
         return [other for other in found if other is not None]
 
+    def _place(self, number: int) -> tuple[int, int, int]:
+        """(source, sample, row of the sample) of a row."""
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        source = int(np.searchsorted(self._ends, number, side="right"))
+        found = self.usable[source].rows
+        sample, row = found[number - int(self._ends[source]) + len(found)]
+        return source, int(sample), int(row)
+
     @cached_property
-    def _numbers(self) -> list[tuple[int, int, int]]:
-        return [(number, *row) for number, found in enumerate(self.usable) for row in found.rows]
+    def _ends(self) -> Rows:
+        """The number behind each source's last row."""
+        return np.cumsum([len(found.rows) for found in self.usable])
 
 
 def usable(shard_set: ShardSet, view: View) -> Usable:
     """Which rows a view makes of a shard set, from its manifest alone."""
-    found = Usable([], [], [], 0, Counter())
-    samples = 0
+    samples, reasons = 0, Counter[str]()
+    flat = array("i")  # four numbers a row: lists of a million would take a hundred bytes each
     for number, entry in enumerate(shard_set.manifest.entries()):
         choices = view.choose(entry)
         if isinstance(choices, Unusable):
-            found.reasons[choices.reason] += 1
+            reasons[choices.reason] += 1
             continue
         samples += 1
         for row, chosen in enumerate(choices):
-            found.rows.append((number, row))
-            found.characters.append(entry.prompt_length + sum(entry.lengths[choice.response] for choice in chosen))
-            found.pictures.append(len(entry.images))
-    return found._replace(samples=samples)
+            characters = entry.prompt_length + sum(entry.lengths[choice.response] for choice in chosen)
+            flat.extend((number, row, characters, len(entry.images)))
+    table = np.array(flat, dtype=np.int32).reshape(-1, 4)
+    return Usable(table[:, :2], table[:, 2], table[:, 3], samples, reasons)
 
 
 def mismatched_answers(entries: Sequence[Entry]) -> list[tuple[int, int] | None]:
@@ -267,11 +306,11 @@ def _with_references(row: Row, stores: Stores, sample: int) -> Row:
 
 def _shards(shard_set: ShardSet, found: Usable) -> Rows:
     of_sample = np.asarray(shard_set.manifest.table.column("shard"), dtype=np.int64)
-    return of_sample[[sample for sample, _ in found.rows]]
+    return of_sample[found.rows[:, 0]]
 
 
-def _open(source: Source, config_key: str) -> ShardSet:
+def _open(source: Source, config_key: str, remote: Remote | None) -> ShardSet:
     try:
-        return ShardSet(source.resolve())
+        return ShardSet(source.resolve(), remote)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"`{config_key}`: {error}") from error

@@ -173,7 +173,7 @@ def write_manifest(folder: Path) -> Manifest:
 
 def index_shard(path: Path, number: int) -> Iterator[tuple[Entry, Extent]]:
     """Every sample of one tar and where it lies, each read as training will read it."""
-    extents = _scan(path)
+    extents = scan(path)
     if not extents:
         raise ShardError(f"{path}: the shard holds no sample. Delete it or write it anew.")
     with path.open("rb") as file:
@@ -201,7 +201,7 @@ def image_suffix(data: bytes, *, where: str) -> str:
     raise SampleError(f"{where}: neither PNG, JPEG nor WEBP (it begins with {data[:8]!r}). Convert the picture.")
 
 
-def _scan(path: Path) -> list[tuple[int, int]]:
+def scan(path: Path) -> list[tuple[int, int]]:
     """(offset, end) of every sample of a tar; a cut one is found, however cleanly it was cut."""
     remedy = "Write or fetch it anew."
     if path.stat().st_size == 0:

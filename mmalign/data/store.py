@@ -39,6 +39,7 @@ KEY_FILE = "key.json"
 FORMAT = 1
 """Goes into every digest. Raise it where mmalign makes other tokens or pixels of a row, and all are made anew."""
 SHARD_FIELD, EXTRA_FIELD, CHECKSUM_FIELD = b"mmalign.shard", b"mmalign.extra", b"mmalign.checksum"
+UNREAD_FIELD = b"mmalign.unread"
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -78,12 +79,16 @@ class StoreKey:
         return short_hash(json.dumps([FORMAT, asdict(self)], sort_keys=True).encode())
 
 
+UNREAD = "unread"
+"""In the place of the prompt's hash: the sample could not be read. Such a file is not whole, it is tried anew."""
+
+
 class Scores(NamedTuple):
     """The log-probabilities of one sample's answers."""
 
     key: str
     prompt: str
-    """See `prompt_hash`."""
+    """See `prompt_hash`, or `UNREAD`."""
     answers: tuple[str, ...]
     """`answer_hash` of each answer; none where nothing could be scored: no room behind the prompt, a broken picture."""
     logps: tuple[TokenLogps, ...]
@@ -119,10 +124,12 @@ class Origin(NamedTuple):
     """sha256 of the shard."""
     extra: str = ""
     """Hash of the answers that are not the samples' own (KTO's mismatched ones); empty where there are none."""
+    unread: bool = False
+    """A sample of it could not be read."""
 
     def serves(self, wanted: "Origin") -> bool:
         """Whether a file of this origin has all that is wanted."""
-        return self.shard == wanted.shard and wanted.extra in ("", self.extra)
+        return self.shard == wanted.shard and wanted.extra in ("", self.extra) and not self.unread
 
 
 def write_scores(path: Path, scores: Sequence[Scores], origin: Origin) -> None:
@@ -141,6 +148,8 @@ def write_scores(path: Path, scores: Sequence[Scores], origin: Origin) -> None:
     }
     batch = pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
     metadata = {SHARD_FIELD: origin.shard, EXTRA_FIELD: origin.extra, CHECKSUM_FIELD: _checksum(batch)}
+    if any(each.prompt == UNREAD for each in scores):
+        metadata[UNREAD_FIELD] = "yes"
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, SCHEMA.with_metadata(metadata)) as writer:
         writer.write_batch(batch)
@@ -191,7 +200,9 @@ class ScoreFile:
             raise StoreError(f"{path}: not a whole file of a reference store ({error}). {REMEDY}") from error
         if self._batch.schema.names != SCHEMA.names or {SHARD_FIELD, EXTRA_FIELD, CHECKSUM_FIELD} - metadata.keys():
             raise StoreError(f"{path}: an Arrow file, but not one of a reference store. {REMEDY}")
-        self.origin = Origin(metadata[SHARD_FIELD].decode(), metadata[EXTRA_FIELD].decode())
+        self.origin = Origin(
+            metadata[SHARD_FIELD].decode(), metadata[EXTRA_FIELD].decode(), unread=UNREAD_FIELD in metadata
+        )
         self._expected = metadata[CHECKSUM_FIELD].decode()
 
     def verify(self) -> None:
@@ -254,6 +265,10 @@ class ReferenceStore:
         shard = bisect_right(self._ends, sample)
         name, _, samples = self.shards[shard]
         scores = self._file(shard)[sample - (self._ends[shard] - samples)]
+        if scores.prompt == UNREAD:
+            raise StoreError(
+                f"{where}: it could not be read when {file_of(self.folder, name)} was made, but now it can. {REMEDY}"
+            )
         if scores.prompt != prompt_hash(messages, images):
             raise StoreError(
                 f"{where}: the reference log-probabilities in {file_of(self.folder, name)} were computed for another "

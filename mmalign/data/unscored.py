@@ -9,9 +9,9 @@ from torch.utils.data import Dataset
 
 from mmalign.batch import Batch, Role
 from mmalign.data.reader import ShardSet
-from mmalign.data.rows import Answer, EncodedRow, Row, RowEncoder
-from mmalign.data.sample import Sample, SampleError
-from mmalign.data.store import ScoreFile, Scores, TokenLogps, answer_hash, prompt_hash
+from mmalign.data.rows import Answer, EncodedRow, OnBad, Row, RowEncoder
+from mmalign.data.sample import Sample, SampleError, ShardError
+from mmalign.data.store import UNREAD, ScoreFile, Scores, TokenLogps, answer_hash, prompt_hash
 from mmalign.data.variants import Variant
 
 ROW_TOKENS = 4096
@@ -55,6 +55,8 @@ class Unscored(Dataset[Work | Exception]):
         variant: Variant | None,
         others: Others,
         known: Mapping[int, Sequence[Path]],
+        *,
+        on_bad: OnBad = "stop",
     ) -> None:
         """Remember where all comes from.
 
@@ -65,6 +67,7 @@ class Unscored(Dataset[Work | Exception]):
             variant: What is done to the pictures.
             others: Another prompt's answer for each sample.
             known: Files with values that may be kept, by shard.
+            on_bad: What to do where the bytes of a sample are lost: `stop`; `quarantine`: go on without its values.
         """
         self.shard_set = shard_set
         self.encoder = encoder
@@ -72,6 +75,7 @@ class Unscored(Dataset[Work | Exception]):
         self.variant = variant
         self.others = others
         self.known = known
+        self.on_bad = on_bad
         self._files: dict[Path, ScoreFile] = {}
 
     def __getitem__(self, numbers: Sequence[int]) -> Work | Exception:
@@ -98,7 +102,11 @@ class Unscored(Dataset[Work | Exception]):
             sample = self.shard_set[number]
             texts = self._texts(sample, number)
         except SampleError as error:
-            return _Unscored(Scores(manifest.entry(number).key, "", (), ()), fault=str(error))
+            return _Unscored(Scores(manifest.key(number), "", (), ()), fault=str(error))
+        except (ShardError, FileNotFoundError) as error:
+            if self.on_bad == "stop":
+                raise
+            return _Unscored(Scores(manifest.key(number), UNREAD, (), ()), fault=str(error))
         prompt = prompt_hash(sample.messages, sample.images)
         known = self._known(shard, sample.key, prompt)
         values = tuple(known.get(answer, np.zeros(0, dtype=np.float32)) for answer in texts)

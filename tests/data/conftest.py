@@ -1,14 +1,19 @@
 """Small shard sets, made by the tests themselves."""
 
 import io
+import json
 
 import pytest
 from PIL import Image
 
 from mmalign.data.collate import Collator
+from mmalign.data.loader import EncodedRows, FixedLoader, Share
+from mmalign.data.quarantine import Quarantine
 from mmalign.data.rows import RowEncoder
+from mmalign.data.rowset import RowSet, Source
 from mmalign.data.sample import Response, Sample
 from mmalign.data.shards import ShardWriter
+from mmalign.data.views import Pairs
 from mmalign.messages import ImageSlot, Message, Text
 from mmalign.processor import load_processor
 from mmalign.template import Template
@@ -86,3 +91,26 @@ def encoder(template):
 @pytest.fixture(scope="session")
 def collator(template):
     return Collator(pad_token_id=template.tokenizer.pad_token_id)
+
+
+@pytest.fixture
+def quarantined(tmp_path, encoder, collator):
+    """`quarantined(folder, view=Pairs(), num_workers=0)`: weight of every row by its key, and the quarantine's list."""
+
+    def read(folder, *, view=None, num_workers=0):
+        rows = RowSet([Source(path=str(folder))], view or Pairs())
+        listed = tmp_path / "run" / "quarantine.jsonl"
+        loader = FixedLoader(
+            EncodedRows(rows, encoder, "quarantine"),
+            collator,
+            Share(batch_size=2, micro_batch_size=2),
+            num_workers=num_workers,
+            quarantine=Quarantine(listed, frozenset({str(folder)}), rows=len(rows), share=1.0),
+        )
+        weights = {}
+        for batch in loader:
+            for key, weight in zip(batch.keys, batch.row_weights.tolist(), strict=True):
+                weights.setdefault(key.split("/")[1], weight)
+        return weights, [json.loads(line) for line in listed.read_text().splitlines()] if listed.exists() else []
+
+    return read

@@ -1,79 +1,265 @@
-"""Broken shards: each fault is found, and the message names the shard and the remedy."""
+"""Broken shards and samples: each fault is found, named with shard and sample, and left out where that is wanted."""
 
 import io
+import json
+import os
+import re
 import shutil
 import tarfile
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from mmalign.data.manifest import MANIFEST_NAME, Manifest
+from mmalign.data.datamodule import ShardData
+from mmalign.data.loader import EncodedRows
+from mmalign.data.manifest import MANIFEST_NAME, Extent, Manifest, ShardRecord
+from mmalign.data.order import Slot
 from mmalign.data.reader import ShardSet
+from mmalign.data.remote import file_sha256
 from mmalign.data.rowset import RowSet, Source
 from mmalign.data.sample import SampleError, ShardError
-from mmalign.data.shards import write_manifest
+from mmalign.data.shards import scan, write_manifest
 from mmalign.data.views import Pairs
+
+KEYS = [f"s00{number}" for number in range(6)]
 
 
 @pytest.fixture
 def folder(tmp_path, make_sample, write_set):
-    """Two shards of three samples."""
+    """Two shards of three samples; a JPEG each."""
     return write_set(tmp_path / "set", [make_sample(n) for n in range(6)], max_samples=3)
 
 
 def cut_points(path):
-    """Byte at which a tar is cut, by the kind of place; WebDataset reads all but `data` without an error."""
+    """Byte at which a tar is cut, by the kind of place; WebDataset finds nothing wrong in most of them."""
     with tarfile.open(path) as tar:
         members = tar.getmembers()
     return {
-        "header": members[4].offset + 100,
-        "data": members[5].offset_data + 10,
-        "boundary": members[3].offset,
-        "clean": members[4].offset,
-        "end mark": members[5].offset_data + 512,
-        "empty": 0,
+        "in a header": members[4].offset + 100,
+        "in data": members[5].offset_data + 10,
+        "between members": members[3].offset,
+        "between samples": members[4].offset,
+        "before the end mark": members[5].offset_data + 512,
+        "to nothing": 0,
     }
 
 
-CUTS = ["header", "data", "boundary", "clean", "end mark", "empty"]
+LOST = {
+    "in a header": ["s005"],
+    "in data": ["s005"],
+    "between members": ["s004", "s005"],
+    "between samples": ["s005"],
+    "before the end mark": [],
+    "to nothing": ["s003", "s004", "s005"],
+}
+"""Samples that no longer lie in a shard that was cut there."""
 
 
-@pytest.mark.parametrize("cut", CUTS)
-def test_a_cut_shard_is_found_when_it_is_read(folder, cut):
-    path = folder / "000001.tar"
-    path.write_bytes(path.read_bytes()[: cut_points(path)[cut]])
+def cut(path, where):
+    path.write_bytes(path.read_bytes()[: cut_points(path)[where]])
+
+
+def flip(path, suffix):
+    """Flip one bit in the middle of the last picture, or the last record, of a shard."""
+    with tarfile.open(path) as tar:
+        member = [member for member in tar.getmembers() if member.name.endswith(suffix)][-1]
+    data = bytearray(path.read_bytes())
+    data[member.offset_data + member.size // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    **{
+        f"cut {where}": (partial(cut, where=where), lost, r"has \d+ bytes, the manifest says \d+")
+        for where, lost in LOST.items()
+    },
+    "gone": (Path.unlink, ["s003", "s004", "s005"], "the manifest lists this shard, but it is gone"),
+    "a bit of a picture": (partial(flip, suffix=".png"), ["s005"], ""),
+    "a bit of a record": (partial(flip, suffix=".json"), ["s005"], ""),
+}
+"""What happens to the second shard, which samples are lost, and what a look at its size finds; "": nothing."""
+damaged = pytest.mark.parametrize(("damage", "lost", "said"), DAMAGE.values(), ids=DAMAGE)
+
+
+@damaged
+def test_damage_that_a_size_shows_stops_a_run_before_its_first_step(folder, tiny_llava, damage, lost, said):
+    data = ShardData(Pairs(), shards=str(folder), checkpoint=tiny_llava)
+    damage(folder / "000001.tar")
+    if said:
+        with pytest.raises(ShardError, match=rf"000001\.tar.*{said}.*Copy it anew"):
+            data.setup("fit")
+    else:
+        data.setup("fit")
+
+
+@damaged
+def test_damage_is_named_by_shard_and_sample_when_it_is_read(folder, damage, lost, said):
     shard_set = ShardSet(str(folder))
-    assert shard_set[0].key == "s000"
-    with pytest.raises(ShardError, match=r"000001\.tar has \d+ bytes, the manifest says \d+.*Copy it anew"):
-        shard_set[3]
-    with pytest.raises(ShardError, match=r"000001\.tar"):
-        shard_set.verify()
+    damage(folder / "000001.tar")
+    for number, key in enumerate(KEYS):
+        if key in lost:
+            named = rf"000001\.tar(, sample '{key}': its bytes are not|: the manifest lists this shard, but).*anew"
+            with pytest.raises((ShardError, FileNotFoundError), match=named):
+                shard_set[number]
+        else:
+            assert shard_set[number].key == key
 
 
-@pytest.mark.parametrize("cut", CUTS)
-def test_a_cut_shard_is_found_when_it_is_indexed(folder, cut):
-    path = folder / "000001.tar"
-    path.write_bytes(path.read_bytes()[: cut_points(path)[cut]])
+@damaged
+def test_a_look_at_every_shard_finds_all_damage(folder, damage, lost, said):
+    damage(folder / "000001.tar")
+    with pytest.raises((ShardError, FileNotFoundError), match=r"000001\.tar.*Copy it anew"):
+        ShardSet(str(folder)).verify()
+
+
+@damaged
+def test_quarantine_lists_what_is_lost_and_keeps_the_rest(folder, quarantined, damage, lost, said):
+    damage(folder / "000001.tar")
+    weights, listed = quarantined(folder)
+    assert weights == {key: float(key not in lost) for key in KEYS}
+    assert [(record["source"], record["shard"], record["key"]) for record in listed] == [
+        (str(folder), "000001.tar", key) for key in lost
+    ]
+    assert all("000001.tar" in record["reason"] for record in listed)
+
+
+def test_a_shard_that_is_no_file_is_found_before_the_first_step(folder, tiny_llava):
+    (folder / "000001.tar").unlink()
+    os.mkfifo(folder / "000001.tar")
+    with pytest.raises(ShardError, match=r"000001\.tar is no file"):
+        ShardData(Pairs(), shards=str(folder), checkpoint=tiny_llava).setup("fit")
+
+
+@pytest.mark.parametrize("where", LOST)
+def test_a_cut_shard_is_found_when_it_is_indexed(folder, where):
+    cut(folder / "000001.tar", where)
     with pytest.raises((ShardError, SampleError), match=r"000001\.tar.*anew"):
         write_manifest(folder)
 
 
-def test_a_flipped_bit_is_found_in_the_sample_that_has_it(folder):
-    path = folder / "000001.tar"
-    data = bytearray(path.read_bytes())
-    data[cut_points(path)["data"]] ^= 1
-    path.write_bytes(data)
-    shard_set = ShardSet(str(folder))
-    assert shard_set[4].key == "s004"
-    with pytest.raises(ShardError, match=r"000001\.tar, sample 's005': its bytes are not those of the manifest"):
-        shard_set[5]
-    with pytest.raises(ShardError, match=r"000001\.tar: sha256 differs"):
-        shard_set.verify()
+def mangled(change):
+    """A fault of one sample: `change` gets its record and its pictures, and gives what is stored instead."""
+
+    def write(folder):
+        path = folder / "000001.tar"
+        with tarfile.open(path) as tar:
+            members = [(member.name, tar.extractfile(member).read()) for member in tar]
+        record = json.loads(dict(members)["s004.json"])
+        stored = {"s004.json": record, "s004.png": dict(members)["s004.png"]}
+        change(stored)
+        stored["s004.json"] = json.dumps(stored["s004.json"]).encode()
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for name, data in members:
+                for told, bytes_ in stored.items() if name == "s004.png" else [(name, data)] * ("s004" not in name):
+                    info = tarfile.TarInfo(told)
+                    info.size = len(bytes_)
+                    tar.addfile(info, io.BytesIO(bytes_))
+
+    return write
 
 
-def test_a_missing_shard_is_named(folder):
-    (folder / "000001.tar").unlink()
-    with pytest.raises(FileNotFoundError, match=r"000001\.tar: the manifest lists this shard, but it is gone"):
-        ShardSet(str(folder))[4]
+def lacks_messages(stored):
+    del stored["s004.json"]["messages"]
+
+
+def lacks_a_text(stored):
+    del stored["s004.json"]["responses"][0]["text"]
+
+
+def has_an_empty_answer(stored):
+    for response in stored["s004.json"]["responses"]:
+        response["text"] = " "
+
+
+def prefers_a_text_to_itself(stored):
+    for response in stored["s004.json"]["responses"]:
+        response["text"] = "Yes."
+
+
+def has_a_picture_too_many(stored):
+    stored["s004.1.png"] = stored["s004.png"]
+    stored["s004.0.png"] = stored.pop("s004.png")
+
+
+def has_an_image_slot_too_many(stored):
+    stored["s004.json"]["messages"][0]["content"].append({"type": "image"})
+
+
+def has_half_a_picture(stored):
+    stored["s004.png"] = stored["s004.png"][:40]
+
+
+def has_half_a_jpeg(stored):
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 60).save(buffer, "JPEG")
+    stored["s004.jpg"] = buffer.getvalue()[: len(buffer.getvalue()) // 2]
+    del stored["s004.png"]
+
+
+WRONG = {
+    lacks_messages: "lacks 'messages'",
+    lacks_a_text: "lacks 'text'",
+    has_an_empty_answer: "that are not empty",
+    prefers_a_text_to_itself: "repeat the best one's text",
+    has_a_picture_too_many: "1 image slots, but 2 pictures",
+    has_an_image_slot_too_many: "2 image slots, but 1 pictures",
+    has_half_a_picture: "picture 0: .*cannot be decoded",
+    has_half_a_jpeg: "picture 0: .*cannot be decoded",
+}
+wrong = pytest.mark.parametrize(("change", "said"), WRONG.items(), ids=[change.__name__ for change in WRONG])
+
+
+@pytest.fixture
+def believed(folder):
+    """`believed(change)`: the set, its fifth sample changed behind the back of the views: they go by the manifest."""
+
+    def make(change):
+        entries = list(Manifest.load(folder).entries())
+        mangled(change)(folder)
+        path = folder / "000001.tar"
+        extents = [(Manifest.load(folder).extent(n)) for n in range(3)]
+        data = path.read_bytes()
+        extents += [Extent(1, offset, end - offset, sha256(data[offset:end]).hexdigest()) for offset, end in scan(path)]
+        shards = [
+            ShardRecord(name, (folder / name).stat().st_size, file_sha256(folder / name), 3)
+            for name in ("000000.tar", "000001.tar")
+        ]
+        Manifest.build(folder, shards, list(zip(entries, extents, strict=True))).save()
+        return folder
+
+    return make
+
+
+@wrong
+def test_a_wrong_sample_stops_a_run_by_shard_and_key(believed, encoder, change, said):
+    rows = EncodedRows(RowSet([Source(path=str(believed(change)))], Pairs()), encoder)
+    with pytest.raises(SampleError, match=rf"000001\.tar.*s004.*({said})"):
+        rows[Slot(4, 1.0)]
+
+
+@wrong
+def test_quarantine_lists_a_wrong_sample_with_the_reason(believed, quarantined, change, said):
+    weights, listed = quarantined(believed(change))
+    assert weights == {key: float(key != "s004") for key in KEYS}
+    assert [(record["shard"], record["key"]) for record in listed] == [("000001.tar", "s004")]
+    assert re.search(said, listed[0]["reason"])
+
+
+@wrong
+def test_a_wrong_sample_never_becomes_a_row_where_the_manifest_knows(folder, change, said):
+    """Indexing refuses it by name, or the view leaves it out and says why, or it is a picture: seen when decoded."""
+    mangled(change)(folder)
+    try:
+        write_manifest(folder)
+    except SampleError as error:
+        assert re.search(rf"000001\.tar.*'s004'.*({said})", str(error))  # noqa: PT017
+        return
+    rows = RowSet([Source(path=str(folder))], Pairs())
+    left_out = {has_an_empty_answer, prefers_a_text_to_itself}
+    assert len(rows) == (5 if change in left_out else 6)
 
 
 def test_a_key_used_in_two_shards_is_named(folder):

@@ -265,7 +265,7 @@ def test_the_manifest_counts_what_streaming_yields(tmp_path, make_sample, write_
     shard_set = ShardSet(str(write_set(tmp_path / "set", [make_sample(n, totals=totals[n % 6]) for n in range(18)])))
     streamed = [view.groups(shard_set[n]) for n in range(len(shard_set))]
     found = usable(shard_set, view)
-    assert found.rows == [(n, row) for n, rows in enumerate(streamed) for row in range(len(rows))]
+    assert found.rows.tolist() == [[n, row] for n, rows in enumerate(streamed) for row in range(len(rows))]
     assert (found.samples, found.reasons.total()) == (sum(map(bool, streamed)), sum(not rows for rows in streamed))
 
 
