@@ -15,7 +15,7 @@ MAPPED := configs serve shards tools
 # Only errors are shown. Modules are compiled when they are first imported: most of what comes along never is.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help install demo methods bench test check format lint types unit
+.PHONY: help install demo methods bench faults test check format lint types unit
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -49,9 +49,13 @@ bench: $(INSTALLED) ## a DPO step beside TRL's, the loader, the first step: benc
 	@echo 'bench: from the command to its first step'
 	@$(BIN)/python benchmarks/first_step.py
 
+faults: $(INSTALLED) ## kills, signals, full disks and broken files, by the hundred: benchmarks/results (under an hour)
+	@echo 'faults: the tests marked faults'
+	@$(BIN)/python benchmarks/faults.py
+
 test: check ## check, then the slow tests: the whole suite, through the real command line
 	@echo 'test: slow tests'
-	@$(BIN)/python -m pytest -q -m slow --durations=10
+	@$(BIN)/python -m pytest -q -m 'slow and not faults' --durations=10
 
 check: lint types unit ## format, lint, types and the fast tests
 
@@ -72,7 +76,7 @@ types: $(INSTALLED)
 
 unit: $(INSTALLED)
 	@echo 'check: fast tests'
-	@$(BIN)/python -m pytest -q -m 'not slow'
+	@$(BIN)/python -m pytest -q -m 'not slow and not faults'
 
 format: $(INSTALLED) ## let ruff rewrite the code: format, sorted imports, safe fixes
 	@$(BIN)/ruff check --fix-only --quiet .
