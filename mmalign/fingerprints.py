@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from transformers import AutoConfig
@@ -66,9 +68,19 @@ def files_hash(folder: Path, *patterns: str) -> str:
     """Hash over names and bytes of the files of a folder that match one of the patterns."""
     digest = hashlib.sha256()
     for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+        digest.update(path.name.encode() + _file_hash(path.resolve(), path.stat()))
     return f"sha256 {digest.hexdigest()[:32]}"
+
+
+def _file_hash(path: Path, found: os.stat_result) -> bytes:
+    """Hash of a file, which is read once in a process as long as it stays as it is: weights are many gigabytes."""
+    return _read_hash(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@cache
+def _read_hash(path: Path, *_identity: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _template_hash(template: Template) -> str:

@@ -24,11 +24,11 @@ import lightning
 import peft
 import torch
 import transformers
-import yaml
 
 import mmalign
 from mmalign.backbone import BackboneSettings, Llava
-from mmalign.checkpoint import DirectoryCheckpointIO, newest_checkpoint
+from mmalign.checkpoint import newest_checkpoint, read_adapter, read_run, verify_checkpoint
+from mmalign.checkpoint.format import WEIGHTS
 from mmalign.data.views import Steer
 from mmalign.evaluation.models import LINEAGE_FILE
 from mmalign.processor import load_processor
@@ -45,25 +45,26 @@ def export(run: Path, out: Path, checkpoint: Path | None = None, merge: bool = F
         merge: Also write `out/merged`, the whole model with the adapter merged into its weights.
 
     Raises:
-        FileNotFoundError: No run, or no usable checkpoint in it.
-        ValueError: `out` is something else than an earlier export, or the checkpoint is of another run.
+        FileNotFoundError: No usable checkpoint there.
+        ValueError: `out` is something else than an earlier export, or the checkpoint is damaged.
     """
     _check_replaceable(out, run)
-    config = read_run_config(run)
-    chosen = checkpoint or newest_checkpoint(run)
+    chosen = checkpoint or newest_checkpoint(run, WEIGHTS)
     if chosen is None:
         raise FileNotFoundError(
             f"No usable checkpoint in {run / 'checkpoints'}. Has `mmalign fit` saved one there yet?"
         )
+    verify_checkpoint(chosen, WEIGHTS)
+    described = read_run(chosen)
+    config = described["config"]
     settings = BackboneSettings(**config["model"]["init_args"]["backbone"])
-    state = DirectoryCheckpointIO().load_checkpoint(chosen)
     llava = Llava(settings)
-    saved = state["state_dict"].items()  # beside the weights, a method may keep running values of its own
+    saved = read_adapter(chosen).items()  # beside the weights, a method may keep running values of its own
     weights = {name.removeprefix("llava."): tensor for name, tensor in saved if name.startswith("llava.")}
     if sorted(weights) != sorted(llava.trainable_names()):
         raise ValueError(
-            f"{chosen} does not fit {run}: its weights are not those that the run's `model.backbone` trains. "
-            "Give a checkpoint of this run."
+            f"{chosen} holds other weights than its own `model.backbone` trains: it was put together by hand, or by "
+            "another version. Give another one."
         )
     llava.load_state_dict(weights, strict=False)
 
@@ -79,7 +80,7 @@ def export(run: Path, out: Path, checkpoint: Path | None = None, merge: bool = F
         "pad_images": settings.pad_images,
         "method": config["model"]["class_path"],
         "checkpoint": chosen.name,
-        "global_step": state["global_step"],
+        "global_step": described["global_step"],
         "shards": config["data"]["shards"],
         "seed": config["seed_everything"],
         "versions": {m.__name__: m.__version__ for m in (mmalign, torch, transformers, peft, lightning)},
@@ -108,20 +109,6 @@ def _check_replaceable(out: Path, run: Path) -> None:
         raise ValueError(f"--out {out} is there and is no export of mmalign. Choose another folder.")
     if run.resolve().is_relative_to(out.resolve()):
         raise ValueError(f"--out {out} holds the run {run}, which replacing it would delete. Choose another folder.")
-
-
-def read_run_config(run: Path) -> dict[str, Any]:
-    """The config of a run's last `fit`, as Lightning wrote it beside the logs.
-
-    Raises:
-        FileNotFoundError: The run has none.
-    """
-    configs = sorted(run.glob("logs/version_*/config.yaml"), key=lambda p: int(p.parent.name.removeprefix("version_")))
-    if not configs:
-        raise FileNotFoundError(
-            f"{run} holds no run: logs/version_*/config.yaml is missing. Give the directory of a `fit`."
-        )
-    return dict(yaml.safe_load(configs[-1].read_text()))
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -97,7 +97,7 @@ def test_lineage_says_what_was_trained_from_what(exported, tiny_llava):
 
 
 def test_a_run_without_checkpoints_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no run"):
+    with pytest.raises(FileNotFoundError, match="No usable checkpoint"):
         export(run=tmp_path, out=tmp_path / "out")
 
 
