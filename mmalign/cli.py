@@ -17,6 +17,8 @@ TRAINER_COMMANDS = {
     "reference": "compute the reference log-probabilities that `fit` would, and stop; takes the options of `fit`",
 }
 PROGRAMS = {
+    "doctor": ("mmalign.tools.doctor", "would it run, here? Checks a machine and a config; takes the options of `fit`"),
+    "plan": ("mmalign.tools.plan", "memory, disk and time of a run, beside what there is; takes the options of `fit`"),
     "import": ("mmalign.tools.import_shards", "other people's files -> shards"),
     "inspect": ("mmalign.tools.inspect_rows", "show rows as the model gets them, trained tokens coloured"),
     "export": ("mmalign.tools.export", "checkpoint -> PEFT adapter directory, and merged weights on request"),
@@ -29,6 +31,7 @@ PROGRAMS = {
 OTHERS_DEPRECATIONS = (
     "`is_gradient_checkpointing` is deprecated",  # peft 0.21 on transformers 5.23
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # lightning 2.6 on torch 2.13
+    r"`torch\.distributed\.\w+_tensor` is deprecated",  # deepspeed 0.19 on torch 2.13
 )
 """Warnings that one library means for another: nothing a user of mmalign could act on."""
 
@@ -48,7 +51,7 @@ def main(args: Sequence[str] | None = None) -> object:
 
         return run_trainer([command, *with_shipped_configs(rest)])
     if command in PROGRAMS:
-        return importlib.import_module(PROGRAMS[command][0]).main(rest)
+        return importlib.import_module(PROGRAMS[command][0]).main(with_shipped_configs(rest))
     if command in ("-h", "--help", "help"):
         print(usage())
         return None

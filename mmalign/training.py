@@ -2,9 +2,11 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import set_parsing_settings
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -16,8 +18,12 @@ from mmalign.checkpoint import Checkpoints, DirectoryCheckpointIO, resolve_resum
 from mmalign.configs import SHIPPED
 from mmalign.data.datamodule import ShardData
 from mmalign.methods.base import AlignmentModule
+from mmalign.planned import RoomCheck
 from mmalign.preflight import Preflight
+from mmalign.signals import Signals, StopAtStep
 from mmalign.speed import Throughput
+from mmalign.strategies import check_strategy
+from mmalign.watchdog import Watchdog
 
 DEFAULTS = SHIPPED / "defaults.yaml"
 """What every method's config stands on."""
@@ -52,8 +58,12 @@ class TrainingCLI(LightningCLI):
         """Add the preflight and the checkpoints to the config, and link the backbone's settings to the data."""
         parser.add_lightning_class_args(Preflight, "preflight")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
+        parser.add_lightning_class_args(Watchdog, "watchdog")
         for name in BACKBONE_FIELDS:
             parser.link_arguments(f"model.init_args.backbone.{name}", f"data.{name}")
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would unpickle a file here to look for hyperparameters; ours are never in a checkpoint."""
 
     def before_instantiate_classes(self) -> None:
         """Fix the run's directory, and turn `--ckpt_path last|auto` into a checkpoint. Only `fit` saves its config."""
@@ -72,7 +82,8 @@ class TrainingCLI(LightningCLI):
         if self.subcommand == "reference":
             kwargs["logger"] = False  # nothing is trained, so no run begins
         elif config.logger is None:
-            table = CSVLogger(run_dir, name="logs")  # every start of a run has a version of its own
+            # Every start of a run has a version of its own; written at every step, for a run may be killed.
+            table = CSVLogger(run_dir, name="logs", flush_logs_every_n_steps=1)
             kwargs["logger"] = [table, TensorBoardLogger(run_dir, name="logs", version=table.version)]
         plugins = [config.plugins] if config.plugins and not isinstance(config.plugins, list) else config.plugins or []
         try:
@@ -85,11 +96,22 @@ class TrainingCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Cut the global batch into micro-batches for the ranks there are; no `data.val_shards`, no validation."""
+        self._describe_run()
+        check_strategy(self.trainer.strategy)
         check_epochs(self.trainer)
         check_method(self.model, self.datamodule, precision=str(self.trainer.precision))
         self.trainer.accumulate_grad_batches = self.datamodule.accumulation(self.trainer.world_size)
         if not self.datamodule.val_sources:
             self.trainer.limit_val_batches = 0
+
+    def _describe_run(self) -> None:
+        """Tell the checkpoints what the run is, and what it goes on from."""
+        config = self.config[self.subcommand]
+        written = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))
+        resume = Path(config.ckpt_path) if config.ckpt_path else None
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, Checkpoints):
+                callback.describe(written, resume)
 
     def before_reference(self) -> None:
         """Refuse a method that asks no reference."""
@@ -133,16 +155,23 @@ def check_method(method: AlignmentModule, data: ShardData, *, precision: str) ->
         )
 
 
-def run_trainer(args: Sequence[str]) -> TrainingCLI:
+def run_trainer(args: Sequence[str], cli: type[TrainingCLI] = TrainingCLI, *, run: bool = True) -> TrainingCLI:
     """Parse a config, build the method and its data, run one of `COMMANDS`.
 
     Args:
         args: Subcommand and options, as LightningCLI takes them.
+        cli: What builds and runs.
+        run: False takes the options of `fit`, without a subcommand, and runs nothing.
     """
     # Ours is the documented door, and `args` is how it hands the command line on.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
     set_parsing_settings(docstring_parse_attribute_docstrings=True)  # `--help` shows dataclass field docs
-    return TrainingCLI(
+    # Lightning turns it on: `--data.shards https://...` would become what that address answers.
+    set_parsing_settings(config_read_mode_fsspec_enabled=False)
+    defaults = {"default_config_files": [str(DEFAULTS)]}
+    signals = Signals()
+    build = partial(
+        cli,
         model_class=AlignmentModule,
         trainer_class=AlignmentTrainer,
         datamodule_class=ShardData,
@@ -150,7 +179,10 @@ def run_trainer(args: Sequence[str]) -> TrainingCLI:
         auto_configure_optimizers=False,
         seed_everything_default=0,
         save_config_kwargs={"overwrite": True},
-        trainer_defaults={"callbacks": [LearningRateMonitor("step"), Throughput()]},
-        parser_kwargs={name: {"default_config_files": [str(DEFAULTS)]} for name in COMMANDS},
+        trainer_defaults={"callbacks": [LearningRateMonitor("step"), Throughput(), RoomCheck(), StopAtStep(signals)]},
+        parser_kwargs=dict.fromkeys(COMMANDS, defaults) if run else defaults,
         args=list(args),
+        run=run,
     )
+    with signals.caught():
+        return build()

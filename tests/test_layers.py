@@ -12,14 +12,14 @@ MAPPED = ("serve", "tools", "configs", "shards")
 # From the bottom up. A layer imports those above it in this list, and its neighbours on its own line.
 LAYERS = [
     {"batch", "messages", "configs", "shards"},
-    {"template", "steering", "pictures", "processor", "logps", "losses", "metrics"},
-    {"adapters", "attention", "generate", "data"},
+    {"template", "steering", "pictures", "processor", "sharding", "embedding", "logps", "losses", "metrics"},
+    {"adapters", "architecture", "attention", "generate", "data"},
     {"backbone"},
-    {"fingerprints", "flops"},
+    {"fingerprints", "flops", "memory", "nonfinite"},
     {"reference"},
     {"judges", "evaluation", "world", "checkpoint"},
     {"methods"},
-    {"speed", "preflight", "training"},
+    {"speed", "preflight", "strategies", "signals", "watchdog", "plan", "planned", "training"},
     {"tools", "serve"},
     {"cli"},
 ]
