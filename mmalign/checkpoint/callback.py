@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from mmalign.checkpoint.disk import bytes_of, discard, free_bytes, readable, sweep, write_text
 from mmalign.checkpoint.drift import description, hashes
-from mmalign.checkpoint.elastic import convert_batches
+from mmalign.checkpoint.elastic import convert_batches, mend_epochs
 from mmalign.checkpoint.format import CheckpointError, checkpoint_bytes
 from mmalign.checkpoint.optimizer import check_optimizer
 from mmalign.checkpoint.resume import LATEST_FILE, checkpoints_of, folder_of, step_name, step_of
@@ -109,6 +109,7 @@ class Checkpoints(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """On all ranks: add what Lightning does not know of."""
+        mend_epochs(checkpoint["loops"])
         checkpoint["run"] = self._run | {"world_size": trainer.world_size}
         checkpoint["accumulation"] = trainer.accumulate_grad_batches
         checkpoint["random_states"] = gather(random_state())

@@ -1,7 +1,8 @@
-"""Resuming where a step is cut otherwise: another number of ranks, or another `data.micro_batch_size`.
+"""Lightning's counters: what they must be for a run to go on as if it had never stopped, on any number of ranks.
 
-The loader's place counts rows and needs nothing. Lightning counts the batches of a rank, so its counters are converted;
-they stay exact because checkpoints lie between optimizer steps. All else in them counts steps, epochs or validations.
+The loader's place counts rows and needs nothing. Lightning counts the batches of a rank, so its counters are converted
+where a step is cut otherwise; they stay exact because checkpoints lie between optimizer steps. And it loses an epoch in
+the counters of a run that resumed at an epoch's end, and would train one more after the next such resume (2.6).
 
 Tests    tests/checkpoint/test_elastic.py
 """
@@ -11,6 +12,23 @@ from typing import Any
 from mmalign.checkpoint.format import CheckpointError
 
 PROGRESS = "epoch_loop.batch_progress"
+VALIDATED = "epoch_loop.val_loop.batch_progress"
+
+
+def mend_epochs(loops: dict[str, Any]) -> None:
+    """Set the counters of epochs to what they are in a run that never stopped, in place.
+
+    Args:
+        loops: As Lightning is about to save them.
+    """
+    fit = loops["fit_loop"]
+    batches = fit[PROGRESS]["current"]
+    if batches["completed"] == batches["processed"]:  # outside the hooks of a batch: the run has ended
+        return
+    for counters in fit["epoch_progress"]["total"], fit["epoch_progress"]["current"]:
+        counters["ready"] = counters["started"] = counters["processed"] + 1
+    for name in ("total", "current"):  # of validations that are over; behind such a resume they would add up
+        fit[VALIDATED][name] = dict.fromkeys(fit[VALIDATED][name], 0)
 
 
 def convert_batches(loops: dict[str, Any], *, saved: int, here: int) -> None:

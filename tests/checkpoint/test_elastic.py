@@ -1,14 +1,17 @@
 """A run goes on with another number of ranks, or another cut of a step: the same rows in the same steps."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from contents import content_of
 from torch.testing import assert_close
 
 from mmalign import cli
 from mmalign.checkpoint import CheckpointError, DirectoryCheckpointIO, newest_checkpoint
 from mmalign.checkpoint.elastic import PROGRESS, convert_batches
+from mmalign.checkpoint.resume import checkpoints_of
 from mmalign.methods.base import AlignmentModule
 
 
@@ -154,3 +157,29 @@ def test_as_many_ranks_take_up_the_random_states_of_each(command, ranks, tmp_pat
         assert torch.equal(before["torch"], after["torch"])
         assert torch.equal(before["numpy"][0], after["numpy"][0])
         assert before["python"] == after["python"]
+
+
+@pytest.mark.slow
+def test_resuming_at_the_end_of_an_epoch_again_and_again_changes_nothing(ranks, tiny_llava, color_shards, tmp_path):
+    """Three epochs of five steps, stopped behind each: the counters are those of a run that never stopped.
+
+    Lightning's own would have lost an epoch after the first resume, and the run would have trained a fourth.
+    """
+    command = [
+        *("fit", "--config=dpo.yaml", "--config=scale/tiny.yaml", f"--model.backbone.checkpoint={tiny_llava}"),
+        *(f"--data.shards={color_shards}", f"--data.val_shards={color_shards}", "--data.batch_size=8"),
+        *("--model.backbone.lora_rank=4", "--data.micro_batch_size=8", "--trainer.max_epochs=3"),
+        *("--checkpoint.every_n_steps=5", "--checkpoint.keep_last=9"),
+    ]
+    ranks.run(1, *command, f"--trainer.default_root_dir={tmp_path / 'whole'}")
+    whole = {folder.name: content_of(folder) for folder in checkpoints_of(tmp_path / "whole")}
+    stopped = tmp_path / "whole"
+    for number in (1, 2):
+        run_dir = tmp_path / f"stopped-{number}"
+        shutil.copytree(stopped / "checkpoints", run_dir / "checkpoints")
+        for later in checkpoints_of(run_dir)[number:]:
+            shutil.rmtree(later)
+        ranks.run(1, *command, f"--trainer.default_root_dir={run_dir}", "--ckpt_path=last")
+        assert {folder.name: content_of(folder) for folder in checkpoints_of(run_dir)} == whole
+        stopped = run_dir
+    assert sorted(whole) == ["step-000005", "step-000010", "step-000015"]
