@@ -41,13 +41,20 @@ methods: $(INSTALLED) ## every method on the embedded model: the measured column
 	@$(BIN)/mmalign sweep --config sweeps/methods.yaml --out runs/methods --jobs 2 --readme configs/README.md
 	@cp runs/methods/table.json benchmarks/results/methods.json
 
-bench: $(INSTALLED) ## a DPO step beside TRL's, the loader, the first step: benchmarks/results (leave the machine alone)
+bench: $(INSTALLED) ## a DPO step beside TRL's, loader, resume, memory, ranks: benchmarks/results (leave the machine alone)
 	@echo 'bench: a DPO step beside TRL'
 	@$(BIN)/python benchmarks/dpo_step.py --out benchmarks/results/dpo_step.json
 	@echo 'bench: the loader'
 	@$(BIN)/python benchmarks/loader.py
 	@echo 'bench: from the command to its first step'
 	@$(BIN)/python benchmarks/first_step.py
+	@echo 'bench: a resume anywhere in a million rows, and broken samples'
+	@$(BIN)/python benchmarks/resume.py
+	@$(BIN)/python benchmarks/quarantine.py
+	@echo 'bench: the memory plan against what a step allocates'
+	@$(BIN)/python benchmarks/memory.py
+	@echo 'bench: ZeRO-3 on CPU ranks beside one process'
+	@$(BIN)/python benchmarks/zero3.py
 
 faults: $(INSTALLED) ## kills, signals, full disks and broken files, by the hundred: benchmarks/results (under an hour)
 	@echo 'faults: the tests marked faults'

@@ -32,11 +32,9 @@ MOMENTS = 2
 """Of AdamW, in float32 as the weights that it trains."""
 LINEARS = 7
 """Of a decoder layer that carry an adapter, see `backbone.LANGUAGE_LINEARS`."""
-FSDP_UNITS = 2
-"""Layers that FSDP2 holds whole: the one that runs, and the next."""
 
-Sharding = Literal["replicated", "ddp", "zero3", "fsdp2"]
-"""How ranks share the model: alone, whole copies that average gradients, DeepSpeed's ZeRO-3, torch's FSDP2."""
+Sharding = Literal["replicated", "ddp", "zero3"]
+"""How ranks share the model: alone, whole copies that average gradients, DeepSpeed's ZeRO-3."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +215,7 @@ def gpu_items(model: Model, batch: MicroBatch, placement: Placement, *, accumula
 
 def weight_items(model: Model, placement: Placement) -> list[Item]:
     """Frozen and trained weights on one rank, and those that it gathers."""
-    parts = placement.ranks if placement.sharding in ("zero3", "fsdp2") else 1
+    parts = placement.ranks if placement.sharding == "zero3" else 1
     cut = f", cut among {parts} ranks" if parts > 1 else ""
     dtype = "bfloat16" if model.weight_bytes == BFLOAT16 else "float32"
     items = [
@@ -233,14 +231,11 @@ def weight_items(model: Model, placement: Placement) -> list[Item]:
 
 
 def _gathered(model: Model, placement: Placement) -> Item | None:
-    if placement.ranks == 1 or placement.sharding not in ("zero3", "fsdp2"):
+    if placement.ranks == 1 or placement.sharding != "zero3":
         return None
     sizes = count_parameters(model.config)
     adapter = adapter_parameters(model.config, model.rank)
     average = (model.frozen * model.weight_bytes + model.trained * FLOAT32) / (model.frozen + model.trained)
-    if placement.sharding == "fsdp2":
-        layer = sizes.layer * model.weight_bytes + adapter * FLOAT32
-        return Item("gathered weights", FSDP_UNITS * layer, f"{FSDP_UNITS} layers whole: one that runs, the next")
     zero = placement.zero
     most = max(zero.stage3_max_live_parameters, sizes.layer + adapter, sizes.embeddings)
     elements = min(most, model.frozen + model.trained) + min(zero.stage3_prefetch_bucket_size, model.frozen)
@@ -249,7 +244,7 @@ def _gathered(model: Model, placement: Placement) -> Item | None:
 
 def optimizer_items(model: Model, placement: Placement) -> list[Item]:
     """Gradients, moments and the copies of both that a strategy makes, on one rank."""
-    parts = placement.ranks if placement.sharding in ("zero3", "fsdp2") else 1
+    parts = placement.ranks if placement.sharding == "zero3" else 1
     own = model.trained * FLOAT32 // parts
     items = [
         Item("gradients", own, "one for each trained weight"),

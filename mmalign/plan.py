@@ -200,7 +200,7 @@ def smaller(run: Run) -> Iterator[tuple[str, Run]]:
         other, option = placed(sharding="zero3"), "--trainer.strategy zero3"
         yield option, other
         together, options = replace(together, processes=other.processes), [*options, option]
-    if placement.sharding in ("zero3", "fsdp2") or placement.ranks == 1:
+    if placement.sharding == "zero3" or placement.ranks == 1:
         for times in (2, 4, 8):
             more = times * placement.per_node
             option = f"--trainer.devices {more}" + " --trainer.strategy zero3" * (placement.sharding == "replicated")

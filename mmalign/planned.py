@@ -89,10 +89,8 @@ def sharding_of(strategy: str, ranks: int) -> Sharding | None:
         ranks: Of the run: `auto` is DDP where there are several.
     """
     name = strategy.lower()
-    if "zero3" in name or "stage_3" in name:
+    if "zero3" in name:
         return "zero3"
-    if "fsdp" in name or "modelparallel" in name:
-        return "fsdp2"
     if "ddp" in name or "single" in name or name == "auto":
         return "ddp" if ranks > 1 else "replicated"
     return None

@@ -21,10 +21,12 @@ def newest(run_dir: Path) -> tuple[str, str]:
     return folder.name, content_of(folder)
 
 
-def content_of(folder: Path) -> str:
-    """Hash of a checkpoint."""
+def content_of(folder: Path, *, loops: bool = True) -> str:
+    """Hash of a checkpoint; without Lightning's loops, some of whose counters a resume leaves different for a while."""
     checkpoint = DirectoryCheckpointIO().load_checkpoint(folder)
     del checkpoint["run"]  # names its own directory
+    if not loops:
+        del checkpoint["loops"]
     return hashlib.sha256(json.dumps(plain(checkpoint)).encode()).hexdigest()
 
 

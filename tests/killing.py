@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ledger
-from contents import content_of, newest
+from contents import content_of
 from ranks import Ranks, Run
 
 from mmalign.checkpoint import newest_checkpoint
@@ -85,7 +85,8 @@ class Mortal:
         run = self.send(signal.SIGKILL, moment, *more, num_ranks=num_ranks)
         assert run.wait() == [-signal.SIGKILL] * num_ranks, run.all_output()
         folder = self.ledgers[-1]
-        saved = newest(self.run_dir) if newest_checkpoint(self.run_dir) else None
+        found = newest_checkpoint(self.run_dir)
+        saved = None if found is None else (found.name, content_of(found, loops=False))
         return Death(moment, ledger.busy_with(folder), saved, max(ledger.steps_of(folder), default=-1) + 1)
 
     def stop(self, number: signal.Signals, moment: Moment, *more: str, num_ranks: int = 1) -> None:
@@ -122,6 +123,6 @@ class Mortal:
         """That its starts make up."""
         return ledger.committed(self.ledgers)
 
-    def saved(self) -> dict[str, str]:
+    def saved(self, *, loops: bool = True) -> dict[str, str]:
         """Hash of each checkpoint's content, by its name."""
-        return {folder.name: content_of(folder) for folder in checkpoints_of(self.run_dir)}
+        return {folder.name: content_of(folder, loops=loops) for folder in checkpoints_of(self.run_dir)}

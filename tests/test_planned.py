@@ -54,11 +54,11 @@ def test_a_method_with_a_second_picture_has_twice_the_rows(processes):
 
 def test_strategies_are_known_by_name_and_by_class():
     named = {"auto": "replicated", "ddp": "ddp", "zero3": "zero3", "zero3_cpu": "zero3", "CPUZero3Strategy": "zero3"}
-    named |= {"SingleDeviceStrategy": "replicated", "ModelParallelStrategy": "fsdp2", "DDPStrategy": "ddp"}
+    named |= {"SingleDeviceStrategy": "replicated", "DDPStrategy": "ddp"}
     for name, sharding in named.items():
         assert sharding_of(name, 1 if sharding == "replicated" else 4) == sharding
     assert sharding_of("auto", 4) == "ddp"
-    assert sharding_of("XLAStrategy", 4) is None
+    assert sharding_of("XLAStrategy", 4) is sharding_of("ModelParallelStrategy", 4) is None
 
 
 def test_what_a_strategy_tells_deepspeed_is_planned():

@@ -114,8 +114,7 @@ def processes_of(subject: Subject) -> Processes:
     sharding = sharding_of(name, wanted.ranks)
     if sharding is None:
         raise ValueError(
-            f"No plan is known for `trainer.strategy` {name}. Known are auto, ddp, zero3 and FSDP2's "
-            "ModelParallelStrategy."
+            f"No plan is known for `trainer.strategy` {name}: `fit` would refuse it, too. Choose auto, ddp or zero3."
         )
     return Processes(
         placement=Placement(
