@@ -4,6 +4,7 @@
 `serve/`, imported when it is called, so that `mmalign --help` needs no torch.
 """
 
+import errno
 import importlib
 import sys
 import warnings
@@ -34,6 +35,13 @@ OTHERS_DEPRECATIONS = (
     r"`torch\.distributed\.\w+_tensor` is deprecated",  # deepspeed 0.19 on torch 2.13
 )
 """Warnings that one library means for another: nothing a user of mmalign could act on."""
+DISK_TROUBLE = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room, your quota on that disk is used up",
+    errno.EROFS: "have that disk mounted for writing, or name a folder elsewhere",
+    errno.EIO: "have that disk looked at, it fails or is gone",
+}
+"""What to do about errors that are a disk's fault, whatever they were raised for."""
 
 
 def main(args: Sequence[str] | None = None) -> object:
@@ -71,9 +79,19 @@ def console() -> None:
         main()
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         sys.exit(f"mmalign: {error}")
+    except OSError as error:
+        if error.filename is None and error.errno not in DISK_TROUBLE:
+            raise  # nobody's file
+        remedy = DISK_TROUBLE.get(error.errno or 0, "see that it is there and may be read and written")
+        where = error.filename or "a file of this command"
+        sys.exit(f"mmalign: {error.strerror}: {where}. To go on, {remedy}, and run the same command again{_resumed()}.")
     except KeyboardInterrupt:
-        again = " with `--ckpt_path auto`" if sys.argv[1:2] == ["fit"] else ""
-        sys.exit(f"mmalign: stopped. To go on, run the same command again{again}.")
+        sys.exit(f"mmalign: stopped. To go on, run the same command again{_resumed()}.")
+
+
+def _resumed() -> str:
+    """The option by which the command at hand goes on where it stopped."""
+    return " with `--ckpt_path auto`" if sys.argv[1:2] == ["fit"] else ""
 
 
 def usage() -> str:

@@ -77,7 +77,7 @@ class FiniteSteps:
 
 
 def write_keys(folder: Path, keys: Sequence[str], *, step: int, rank: int, what: str) -> None:
-    """Write down the rows of a step that was left out.
+    """Write down the rows of a step that was left out; into the log where that fails.
 
     Args:
         folder: Where to.
@@ -86,6 +86,10 @@ def write_keys(folder: Path, keys: Sequence[str], *, step: int, rank: int, what:
         rank: Of this process.
         what: That was not a number: `loss` or `gradient`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     content = {"step": step, "rank": rank, "not_a_number": what, "keys": list(keys)}
-    (folder / f"step-{step:06d}-rank-{rank}.json").write_text(json.dumps(content, indent=1))
+    path = folder / f"step-{step:06d}-rank-{rank}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1))
+    except OSError as error:
+        _LOG.warning("%s could not be written (%s). It would say: %s", path, error.strerror, json.dumps(content))

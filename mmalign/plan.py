@@ -75,6 +75,10 @@ class Run:
     """Values that the reference stores of the run will hold."""
 
 
+CERTAIN = ("frozen weights", "trained weights", "reference", "gradients", "optimizer moments", "master weights")
+"""Items that are counted, not estimated: a run is at least as large."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a run needs, beside what there is."""
@@ -86,6 +90,21 @@ class Plan:
     host: list[Item]
     """Of one machine."""
     disk: list[Item]
+
+    @property
+    def impossible(self) -> str:
+        """Why no batch could be trained, however small: both numbers, and what to change; empty where one could."""
+        weights = sum(item.bytes for item in self.gpu if item.name in CERTAIN)
+        on_gpu = self.room.gpu is not None
+        room = self.room.gpu if on_gpu else None if self.run.processes.on_gpu else self.room.host
+        need, where = (weights, "Each GPU") if on_gpu else (self.run.processes.placement.per_node * weights, "The host")
+        if room is None or need <= room:
+            return ""
+        change = advice(self.run, self.room) if on_gpu else "Take a machine with more, or fewer `trainer.devices`."
+        return (
+            f"{where} would hold {gigabytes(need)} of weights, gradients and moments alone and has {gigabytes(room)}. "
+            f"{change}"
+        )
 
     @property
     def lacks(self) -> list[str]:

@@ -21,6 +21,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from mmalign.architecture import image_tokens, read_architecture
 from mmalign.batch import Role
 from mmalign.checkpoint import Checkpoints
+from mmalign.checkpoint.disk import bytes_of
+from mmalign.checkpoint.resume import checkpoints_of
 from mmalign.data.datamodule import ShardData
 from mmalign.memory import BFLOAT16, FLOAT32, MicroBatch, Model, Placement, Sharding, Zero
 from mmalign.methods.base import AlignmentModule
@@ -31,22 +33,25 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 class RoomCheck(Callback):
-    """Warns where a run cannot fit: the data is known by then, and no weight is loaded yet."""
+    """Stops, or warns of, what cannot fit: the data is known by then, and no weight is loaded yet."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Once, before `fit` loads weights."""
         if stage == "fit":
             assert isinstance(pl_module, AlignmentModule)
-            warn_if_too_big(pl_module, trainer.datamodule, processes_of(trainer))  # type: ignore[attr-defined]
+            check_room(pl_module, trainer.datamodule, processes_of(trainer))  # type: ignore[attr-defined]
 
 
-def warn_if_too_big(method: AlignmentModule, data: ShardData, processes: Processes | None) -> None:
-    """Warn, once, where the memory or the disk of this machine is too small for a run.
+def check_room(method: AlignmentModule, data: ShardData, processes: Processes | None) -> None:
+    """Warn, once, where the memory or the disk of this machine seems too small for a run; stop where it surely is.
 
     Args:
         method: Its settings are read; its weights need not be there.
         data: Where it is set up, rows are as long as its manifests say; else as `data.max_length` allows.
         processes: From `processes_of`; None, a strategy that no plan is known for, is left alone.
+
+    Raises:
+        ValueError: Weights, gradients and moments alone are larger than the memory.
     """
     if processes is None:
         return
@@ -55,7 +60,10 @@ def warn_if_too_big(method: AlignmentModule, data: ShardData, processes: Process
     except ValueError as error:
         rank_zero_info(f"Memory is not planned: {error}")
         return
-    for lack in make_plan(run, room_of(processes)).lacks:
+    plan = make_plan(run, room_of(processes))
+    if plan.impossible:
+        raise ValueError(plan.impossible)
+    for lack in plan.lacks:
         rank_zero_warn(f"{lack} `mmalign plan` with the options of this run shows what needs how much.")
 
 
@@ -181,6 +189,7 @@ def room_of(
     if disk is None and not elsewhere:
         folder = processes.run_dir.absolute()
         disk = shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.is_dir())).free
+        disk += sum(bytes_of(each) for each in checkpoints_of(folder))  # what is written already, is not written again
     return Room(gpu if processes.on_gpu else None, host, disk)
 
 

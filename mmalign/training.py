@@ -12,11 +12,11 @@ from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from mmalign.checkpoint import Checkpoints, DirectoryCheckpointIO, resolve_resume
 from mmalign.configs import SHIPPED
 from mmalign.data.datamodule import ShardData
+from mmalign.logs import SteadyCSV, SteadyTensorBoard
 from mmalign.methods.base import AlignmentModule
 from mmalign.planned import RoomCheck
 from mmalign.preflight import Preflight
@@ -82,9 +82,8 @@ class TrainingCLI(LightningCLI):
         if self.subcommand == "reference":
             kwargs["logger"] = False  # nothing is trained, so no run begins
         elif config.logger is None:
-            # Every start of a run has a version of its own; written at every step, for a run may be killed.
-            table = CSVLogger(run_dir, name="logs", flush_logs_every_n_steps=1)
-            kwargs["logger"] = [table, TensorBoardLogger(run_dir, name="logs", version=table.version)]
+            table = SteadyCSV(run_dir, name="logs")  # every start of a run has a version of its own
+            kwargs["logger"] = [table, SteadyTensorBoard(run_dir, name="logs", version=table.version)]
         plugins = [config.plugins] if config.plugins and not isinstance(config.plugins, list) else config.plugins or []
         try:
             return super().instantiate_trainer(plugins=[*plugins, DirectoryCheckpointIO()], **kwargs)
@@ -113,8 +112,13 @@ class TrainingCLI(LightningCLI):
             if isinstance(callback, Checkpoints):
                 callback.describe(written, resume)
 
+    def before_validate(self) -> None:
+        """Refuse a strategy that nothing is tested under."""
+        check_strategy(self.trainer.strategy)
+
     def before_reference(self) -> None:
         """Refuse a method that asks no reference."""
+        check_strategy(self.trainer.strategy)
         check_method(self.model, self.datamodule, precision=str(self.trainer.precision))
         if not self.model.references:
             raise ValueError(
@@ -124,7 +128,12 @@ class TrainingCLI(LightningCLI):
 
 
 def check_epochs(trainer: Trainer) -> None:
-    """Refuse what would end epochs within an optimizer step, or leave the schedule without an end."""
+    """Refuse what would end epochs within an optimizer step, part the ranks, or leave the schedule without an end."""
+    if trainer._val_check_time_interval is not None:
+        raise ValueError(
+            "`trainer.val_check_interval` is a time: ranks would look at their own clocks, and validate apart. Give a "
+            "number of batches, or a share of an epoch."
+        )
     if trainer.accumulate_grad_batches != 1:
         raise ValueError(
             f"`trainer.accumulate_grad_batches` is {trainer.accumulate_grad_batches}. mmalign derives it from "

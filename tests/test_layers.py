@@ -19,7 +19,7 @@ LAYERS = [
     {"reference"},
     {"judges", "evaluation", "world", "checkpoint"},
     {"methods"},
-    {"speed", "preflight", "strategies", "signals", "watchdog", "plan", "planned", "training"},
+    {"speed", "preflight", "strategies", "signals", "watchdog", "plan", "planned", "logs", "training"},
     {"tools", "serve"},
     {"cli"},
 ]

@@ -15,7 +15,7 @@ from mmalign.methods.base import OptimSettings
 from mmalign.methods.dpo import DPO
 from mmalign.methods.mdpo import MDPO
 from mmalign.plan import Processes
-from mmalign.planned import RoomCheck, describe, processes_of, room_of, sharding_of, warn_if_too_big, zero_of
+from mmalign.planned import RoomCheck, check_room, describe, processes_of, room_of, sharding_of, zero_of
 
 
 @pytest.fixture
@@ -69,15 +69,30 @@ def test_what_a_strategy_tells_deepspeed_is_planned():
 def test_a_run_that_cannot_fit_is_warned_of_with_both_numbers(processes, monkeypatch):
     monkeypatch.setattr(planned, "host_memory", lambda: 500_000_000)
     with pytest.warns(UserWarning, match=r"needs 1\..* GB of host memory and has 0\.50 GB free.*mmalign plan"):
-        warn_if_too_big(method(), data(), processes)
+        check_room(method(), data(), processes)
+
+
+def test_a_run_whose_weights_alone_do_not_fit_is_stopped_with_both_numbers(processes, monkeypatch):
+    """The embedded model has 1.7 million parameters in float32."""
+    monkeypatch.setattr(planned, "host_memory", lambda: 5_000_000)
+    with pytest.raises(ValueError, match=r"would hold 0\.01 GB of weights.* alone and has 0\.01 GB"):
+        check_room(method(), data(), processes)
+
+
+def test_what_a_run_has_written_already_needs_no_room_once_more(processes):
+    before = room_of(processes).disk
+    folder = processes.run_dir / "checkpoints/step-000002"
+    folder.mkdir(parents=True)
+    (folder / "adapter.safetensors").write_bytes(bytes(50_000_000))
+    assert room_of(processes).disk == pytest.approx(before, abs=40_000_000)
 
 
 def test_a_run_that_fits_is_not(processes, monkeypatch):
     monkeypatch.setattr(planned, "host_memory", lambda: 10**12)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_if_too_big(method(), data(), processes)
-        warn_if_too_big(method(), data(), None)
+        check_room(method(), data(), processes)
+        check_room(method(), data(), None)
 
 
 def test_a_containers_limit_counts(tmp_path, monkeypatch):
@@ -105,7 +120,7 @@ class LoadedError(Exception):
 
 @pytest.mark.slow
 def test_fit_warns_before_it_loads_weights(fit, monkeypatch):
-    monkeypatch.setattr(planned, "host_memory", lambda: 1_000_000)
+    monkeypatch.setattr(planned, "host_memory", lambda: 100_000_000)
 
     def load(*args, **kwargs):
         raise LoadedError

@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from mmalign.checkpoint import resolve_resume
 from mmalign.data.datamodule import ShardData
 from mmalign.methods.base import AlignmentModule
+from mmalign.strategies import check_strategy
 from mmalign.training import TrainingCLI, check_epochs, check_method, run_trainer
 
 from .doctor_findings import Finding, failed, ok, warning
@@ -128,6 +129,7 @@ class Subject:
 
     def check_config(self) -> Finding:
         """The config parses, and its parts fit one another."""
+        check_strategy(self.reader.trainer.strategy)
         check_epochs(self.reader.trainer)
         check_method(self.module, self.data, precision=str(self.reader.trainer.precision))
         device, ranks = "GPU" if self.wanted.gpu else "CPU", self.wanted.ranks

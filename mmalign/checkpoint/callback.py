@@ -21,7 +21,7 @@ from mmalign.checkpoint.elastic import convert_batches, mend_epochs
 from mmalign.checkpoint.format import CheckpointError, checkpoint_bytes
 from mmalign.checkpoint.optimizer import check_optimizer
 from mmalign.checkpoint.resume import LATEST_FILE, checkpoints_of, folder_of, step_name, step_of
-from mmalign.checkpoint.retention import Mode, read_scores, remove_others, staying, write_score
+from mmalign.checkpoint.retention import Mode, forget_scores, read_scores, remove_others, staying, write_score
 from mmalign.checkpoint.rng import RandomState, random_state, restore_random_state
 from mmalign.checkpoint.together import gather, on_rank_zero, save
 from mmalign.checkpoint.validation import is_due, validate
@@ -131,7 +131,7 @@ class Checkpoints(Checkpoint):
         """
         self._saved_step = trainer.global_step
         trained = sum(getattr(p, "ds_numel", p.numel()) for p in pl_module.parameters() if p.requires_grad)
-        self._size = checkpoint_bytes(trained)
+        self._size = checkpoint_bytes(trained, trainer.world_size)
         on_rank_zero(trainer.strategy, lambda: self._make_room(Path(trainer.default_root_dir), trainer.global_step))
         if self._validation_due and on_rank_zero(trainer.strategy, lambda: not self._is_validated(trainer)):
             rank_zero_info(f"Making up for the validation behind step {trainer.global_step}, which was cut off.")
@@ -156,10 +156,11 @@ class Checkpoints(Checkpoint):
         sweep(folder)
         for later in checkpoints_of(run_dir):
             if step_of(later) > step:
-                rank_zero_info(f"Setting {later} aside: the run goes on from step {step}.")
                 aside = later.with_name(f"left-{later.name}")
+                rank_zero_info(f"The run goes on from step {step}: {later} is {aside.name} now, delete it if you like.")
                 discard(aside)
                 later.rename(aside)
+        forget_scores(folder, self.monitor)
         there = sum(bytes_of(each) for each in checkpoints_of(run_dir))
         number = self.keep_last + self.keep_best + 1
         needed, free = number * self._size - there, free_bytes(folder)

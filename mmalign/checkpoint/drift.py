@@ -109,10 +109,10 @@ def description(
         ValueError: `allowed` names what no run has.
     """
     here = identity(config, contents)
-    check_names(allowed, here)
+    saved = {} if resume is None else read_run(resume)
+    check_names(allowed, here | saved.get("identity", {}))
     drifts = []
     if resume is not None:
-        saved = read_run(resume)
         found = check_drift(str(resume), saved.get("identity", {}), here, allowed)
         drifts = saved.get("allowed_drift", [])
         if found:
@@ -131,12 +131,12 @@ def differences(saved: Identity, here: Identity) -> dict[str, str]:
     }
 
 
-def check_names(allowed: Sequence[str], here: Identity) -> None:
-    """Raise where `checkpoint.allow_drift` names what no run has."""
-    if unknown := [name for name in allowed if name not in here]:
+def check_names(allowed: Sequence[str], known: Identity) -> None:
+    """Raise where `checkpoint.allow_drift` names what neither this run nor the checkpoint's has."""
+    if unknown := [name for name in allowed if name not in known]:
         raise ValueError(
             f"`checkpoint.allow_drift` names {', '.join(unknown)}, and nothing of this run is called so. Give names as "
-            f"the refusal lists them, for instance {next(iter(here))}."
+            f"the refusal lists them, for instance {next(iter(known))}."
         )
 
 

@@ -27,8 +27,10 @@ ADAPTER_FILE, STATE_FILE, RUN_FILE, MANIFEST_FILE = "adapter.safetensors", "stat
 FILES = (ADAPTER_FILE, STATE_FILE, RUN_FILE)
 WEIGHTS = (ADAPTER_FILE, RUN_FILE)
 """What those need who train no further."""
-SMALL = 256 * 1024
-"""Bytes of everything but weights and moments, at most: random states of 8 ranks, config, counters."""
+SMALL = 128 * 1024
+"""Bytes of everything but weights, moments and random states, at most: config, counters, names of weights."""
+RANDOM_STATE = 16 * 1024
+"""Bytes of the random states of one rank, at most."""
 REMEDY = "Resume from another one, or start afresh in another `trainer.default_root_dir`."
 
 
@@ -183,10 +185,11 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def checkpoint_bytes(trained: int) -> int:
+def checkpoint_bytes(trained: int, ranks: int = 1) -> int:
     """Bytes of a checkpoint, at most.
 
     Args:
         trained: Number of trained parameters: each is a weight and two moments of AdamW, in float32.
+        ranks: Of the run.
     """
-    return 12 * trained + SMALL
+    return 12 * trained + ranks * RANDOM_STATE + SMALL

@@ -68,5 +68,20 @@ def write_score(folder: Path, monitor: str, name: str, score: float) -> None:
     """
     if not math.isfinite(score):
         return
-    scores = {each: kept for each, kept in read_scores(folder, monitor).items() if (folder / each).is_dir()}
+    scores = _of_those_here(folder, monitor)
     write_text(folder / BEST_FILE, json.dumps({monitor: scores | {name: score}}, indent=1))
+
+
+def forget_scores(folder: Path, monitor: str) -> None:
+    """Drop the scores of checkpoints that are gone: others of their names may come.
+
+    Args:
+        folder: Of the checkpoints.
+        monitor: Name of the metric.
+    """
+    if (scores := _of_those_here(folder, monitor)) != read_scores(folder, monitor):
+        write_text(folder / BEST_FILE, json.dumps({monitor: scores}, indent=1))
+
+
+def _of_those_here(folder: Path, monitor: str) -> dict[str, float]:
+    return {name: score for name, score in read_scores(folder, monitor).items() if (folder / name).is_dir()}

@@ -12,6 +12,7 @@ Tests    tests/data/test_quarantine.py
 """
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from typing import NamedTuple
 from filelock import FileLock
 
 from mmalign.data.sample import ShardError
+
+_LOG = logging.getLogger(__name__)
 
 QUARANTINE_NAME = "quarantine.jsonl"
 
@@ -105,9 +108,16 @@ class Quarantine:
         )
 
     def _list(self, bad: Bad) -> None:
-        """Append a sample unless it is there."""
+        """Append a sample unless it is there. Where that fails it counts on this rank, and the log names it."""
         if bad[:3] in self._listed:
             return
+        try:
+            self._append(bad)
+        except OSError as error:
+            self._listed.add(bad[:3])
+            _LOG.warning("%s could not be written (%s). It lacks %s", self.path, error.strerror, bad)
+
+    def _append(self, bad: Bad) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_name(f".{self.path.name}.lock")):
             whole = self._catch_up()

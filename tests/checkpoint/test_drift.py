@@ -8,7 +8,7 @@ import pytest
 
 from mmalign.backbone import BackboneSettings
 from mmalign.checkpoint import CheckpointError, newest_checkpoint, read_run
-from mmalign.checkpoint.drift import FREE, check_drift, check_names, differences, identity
+from mmalign.checkpoint.drift import FREE, check_drift, check_names, description, differences, identity
 from mmalign.data.datamodule import ShardData
 from mmalign.data.shards import write_manifest
 from mmalign.methods.base import OptimSettings
@@ -68,6 +68,16 @@ def test_what_is_allowed_by_name_passes_and_the_rest_is_refused():
 def test_a_name_that_nothing_has_is_a_mistake():
     with pytest.raises(ValueError, match=r"names model\.beta, and nothing of this run is called so"):
         check_names(["model.beta"], {"model.init_args.beta": 0.1})
+
+
+def test_what_only_the_checkpoint_has_may_be_allowed(tmp_path, monkeypatch):
+    """A setting that the other method, or a later mmalign, does not have: allowed by the name that the refusal says."""
+    saved = {"global_step": 3, "identity": identity(CONFIG, {}) | {"model.init_args.gamma": 1.0}}
+    monkeypatch.setattr("mmalign.checkpoint.drift.read_run", lambda folder: saved)
+    with pytest.raises(CheckpointError, match=r"allow_drift '\[model\.init_args\.gamma\]'"):
+        description(CONFIG, {}, resume=tmp_path, allowed=[])
+    run = description(CONFIG, {}, resume=tmp_path, allowed=["model.init_args.gamma"])
+    assert run["allowed_drift"][0]["model.init_args.gamma"] == "1.0 in the checkpoint, nothing here"
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mmalign.checkpoint import newest_checkpoint
-from mmalign.checkpoint.retention import read_scores, staying
+from mmalign.checkpoint.retention import forget_scores, read_scores, staying, write_score
 
 NAMES = ["step-1", "step-2", "step-3", "step-4", "step-5"]
 SCORES = {"step-1": 0.1, "step-2": 0.9, "step-4": 0.5, "step-5": 0.5}
@@ -71,3 +71,13 @@ def test_scores_of_checkpoints_that_are_gone_are_dropped(train, toy, tmp_path):
 def test_counts_must_count(train, toy, name, value):
     with pytest.raises(ValueError, match=f"`checkpoint.{name}` counts something"):
         train(toy(), **{name: value})
+
+
+def test_a_checkpoint_that_was_set_aside_leaves_no_score(tmp_path):
+    """The one of its name that the run will save anew has none yet."""
+    for name, score in (("step-000001", 0.3), ("step-000002", 0.1)):
+        (tmp_path / name).mkdir()
+        write_score(tmp_path, "val/loss", name, score)
+    (tmp_path / "step-000002").rename(tmp_path / "left-step-000002")
+    forget_scores(tmp_path, "val/loss")
+    assert read_scores(tmp_path, "val/loss") == {"step-000001": 0.3}

@@ -231,6 +231,8 @@ def test_preflight_stops_when_no_row_fits(fit):
     [
         ("--trainer.limit_train_batches=3", "trainer.max_steps"),
         ("--trainer.max_epochs=-1", "the schedule needs an end"),
+        ("--trainer.val_check_interval=00:00:01:00", "ranks would look at their own clocks"),
+        ("--trainer.strategy=deepspeed_stage_2", "DeepSpeedStrategy is not among those that mmalign is tested under"),
         ("--data.view=mmalign.data.views.Gold", "Choose another view"),
         ("--model.backbone.dtype=bfloat16", "needs `trainer.precision` bf16-mixed"),
     ],
