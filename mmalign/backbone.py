@@ -108,8 +108,8 @@ class Llava(nn.Module):
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         if is_sharded(model) and type(base.get_output_embeddings()) is not nn.Linear:
-            error = ValueError("it changes the output head, which ranks that share the weights would gather unequally")
-            raise adapters.unusable_adapter(settings.adapter, error)
+            reason = "it changes the output head, which ranks that share the weights would gather unequally"
+            raise adapters.unusable_adapter(settings.adapter, ValueError(reason))
         if settings.adapter:
             adapters.load_weights(model, settings.adapter, adapters.POLICY)
             adapters.add_frozen(model, settings.adapter, adapters.REFERENCE)

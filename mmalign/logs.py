@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -76,8 +76,8 @@ class Patience:
         except OSError as error:
             if self.failed % REMIND_EVERY == 0:
                 again = f" {self.failed + 1} times in a row" if self.failed else ""
-                _LOG.warning("%s could not be written%s: %s. The run goes on, and what is new waits in memory for the "
-                             "next step. Make room.", what, again, error)  # fmt: skip
+                said = f"{what} could not be written{again} ({error.strerror})."
+                _LOG.warning("%s The run goes on; what is new waits in memory for the next step. Make room.", said)
             self.failed += 1
         else:
             if self.failed:
@@ -112,7 +112,8 @@ class Table(ExperimentWriter):
         else:
             partial = path.with_name(f".{path.name}.partial")
             partial.unlink(missing_ok=True)
-            earlier = list(csv.DictReader(path.open(newline="", encoding="utf-8"))) if path.exists() else []
+            text = path.read_bytes().decode() if path.exists() else ""
+            earlier = list(csv.DictReader(io.StringIO(text, newline="")))
             append(partial, _lines(columns, [dict(zip(columns, columns, strict=True)), *earlier, *self.metrics]))
             partial.replace(path)
         self.metrics_keys, self.metrics = columns, []
@@ -127,8 +128,6 @@ def _lines(columns: list[str], rows: list[dict[str, Any]]) -> bytes:
 
 class SteadyCSV(CSVLogger):
     """Lightning's table of metrics, for disks that fill."""
-
-    _patience: Patience
 
     def __init__(self, save_dir: str | Path, name: str) -> None:
         """Choose where; written at every step, for a run may be killed.
@@ -147,7 +146,7 @@ class SteadyCSV(CSVLogger):
         if self._experiment is None:
             self._fs.makedirs(self.root_dir, exist_ok=True)
             self._experiment = Table(log_dir=self.log_dir)
-        return self._experiment
+        return cast(Table, self._experiment)
 
     @rank_zero_only
     def save(self) -> None:
@@ -218,11 +217,14 @@ class _Events(FileWriter):
 class _Summaries(SummaryWriter):
     """Torch's, which turns values into summaries, onto our file."""
 
+    file_writer: Any  # torch has both typed as the None that they begin with
+    all_writers: Any
+
     def _get_file_writer(self) -> FileWriter:
         if self.all_writers is None or self.file_writer is None:
             self.file_writer = _Events(self.log_dir)
             self.all_writers = {self.log_dir: self.file_writer}
-        return self.file_writer
+        return cast(FileWriter, self.file_writer)
 
 
 class SteadyTensorBoard(TensorBoardLogger):

@@ -129,7 +129,7 @@ class TrainingCLI(LightningCLI):
 
 def check_epochs(trainer: Trainer) -> None:
     """Refuse what would end epochs within an optimizer step, part the ranks, or leave the schedule without an end."""
-    if trainer._val_check_time_interval is not None:
+    if getattr(trainer, "_val_check_time_interval", None) is not None:
         raise ValueError(
             "`trainer.val_check_interval` is a time: ranks would look at their own clocks, and validate apart. Give a "
             "number of batches, or a share of an epoch."

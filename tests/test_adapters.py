@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from mmalign.backbone import PROJECTOR, BackboneSettings, Llava, load_llava
@@ -257,3 +257,16 @@ def test_without_a_starting_adapter_the_reference_is_the_base(settings, batch):
         found = sums(llava, batch)
     with llava.model.disable_adapter():
         assert torch.equal(found, sums(llava, batch))
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
+def test_an_adapter_of_the_output_head_is_refused_where_ranks_share_it(settings, tiny_llava, tmp_path, monkeypatch):
+    """They would gather the head as often as they have chunks of targets, each another number of times."""
+    targets = r".*language_model.*\.q_proj|.*lm_head"
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM")
+    get_peft_model(load_llava(tiny_llava, dtype=torch.float32), lora).save_pretrained(tmp_path)
+    start = settings(adapter=str(tmp_path), train_projector=False)
+    Llava(start)
+    monkeypatch.setattr("mmalign.backbone.is_sharded", lambda module: True)
+    with pytest.raises(ValueError, match="it changes the output head"):
+        Llava(start)

@@ -31,7 +31,16 @@ def test_the_tour_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tour = [command for command in COMMANDS if not {"serve", "sweep", "nlvr"} & set(command)]
     tour = [command for command in tour if "shards/nlvr/train" not in command]
-    assert [command[0] for command in tour] == ["inspect", "fit", "fit", "export", "evaluate", "report"]
+    assert [command[0] for command in tour] == [
+        "inspect",
+        "fit",
+        "fit",
+        "export",
+        "evaluate",
+        "report",
+        "doctor",
+        "plan",
+    ]
     for name, *options in tour:
         cli.main([name, *options, *SHORTER.get(name, [])])
     assert (tmp_path / "runs/tour/report.html").is_file()

@@ -3,6 +3,7 @@
     shards/mine-0a1b2c3d4e5f/manifest.arrow
     shards/mine-0a1b2c3d4e5f/000000.tar                        whole, its hash was right
     shards/mine-0a1b2c3d4e5f/.000001.tar.268435456.partial     on its way: counts as large as it will be
+    shards/mine-0a1b2c3d4e5f/.000001.tar.268435456.partial.1f0c22ab    what has come of it, in one of the tries
     shards/mine-0a1b2c3d4e5f/.000001.tar.lock                  held by the process that fetches it
 
 Where room is needed, the shards go that were not read for the longest time. One that is being read has a shared lock on
@@ -24,7 +25,7 @@ from typing import BinaryIO, NamedTuple
 from filelock import FileLock, Timeout
 
 from mmalign.data import reading
-from mmalign.data.remote import Remote, fetch, file_sha256
+from mmalign.data.remote import Remote, WrongBytesError, fetch, file_sha256
 from mmalign.data.sample import ShardError
 
 GB = 10**9
@@ -105,25 +106,25 @@ def keep(wanted: Wanted, remote: Remote) -> None:
             return
         _make_room(cache_root(remote), partial, wanted.size, int(remote.cache_gb * GB))
         try:
-            fetch(wanted.url, partial, remote, size=wanted.size)
-            _check(wanted, partial)
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
+            fetch(wanted.url, partial, remote, lambda file: _check(wanted, file))
             with _held(_room(cache_root(remote))):  # or it might be counted under neither of its names
                 partial.replace(wanted.path)
         finally:
             partial.unlink(missing_ok=True)
 
 
-def _check(wanted: Wanted, partial: Path) -> None:
-    size = partial.stat().st_size
-    if wanted.size and size != wanted.size:
-        raise ShardError(
-            f"{wanted.url} has {size} bytes, its manifest says {wanted.size}: it was cut on the way, or has changed "
-            f"since. Run again; if that does not help, delete {wanted.path.parent}: then all is fetched anew."
+def _check(wanted: Wanted, file: Path) -> None:
+    """Raise where a fetched file is not what it should be."""
+    size = file.stat().st_size
+    if size < wanted.size:
+        raise OSError(f"{size} of {wanted.size} bytes came")
+    if wanted.size and size > wanted.size:
+        raise WrongBytesError(
+            f"{wanted.url} has {size} bytes, its manifest says {wanted.size}: it has changed since. Delete "
+            f"{wanted.path.parent}: then all is fetched anew."
         )
-    if wanted.sha256 and (found := file_sha256(partial)) != wanted.sha256:
-        raise ShardError(
+    if wanted.sha256 and (found := file_sha256(file)) != wanted.sha256:
+        raise WrongBytesError(
             f"{wanted.url} hashes to {found[:12]}..., its manifest says {wanted.sha256[:12]}...: it was damaged on the "
             f"way, or has changed since. Run again; if that does not help, delete {wanted.path.parent}: then all is "
             "fetched anew."
@@ -178,11 +179,14 @@ def _let_go(shard: Path) -> int:
 
 def _clear_abandoned(root: Path, own: Path) -> None:
     """Delete what killed processes were fetching."""
-    for partial in root.glob("*/.*.partial"):
+    for found in root.glob("*/.*.partial*"):
+        partial = found.with_name(found.name.rpartition(".partial")[0] + ".partial")
+        if partial == own:  # whoever fetched it before is dead, or has left that try
+            found.unlink(missing_ok=True)
+            continue
         lock = _lock_of(partial.with_name(partial.name[1:].rsplit(".", 2)[0]))
-        if partial != own:
-            with suppress(Timeout), lock.acquire(blocking=False):
-                partial.unlink(missing_ok=True)
+        with suppress(Timeout), lock.acquire(blocking=False):
+            found.unlink(missing_ok=True)
 
 
 def _partial(wanted: Wanted) -> Path:

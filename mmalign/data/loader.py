@@ -19,7 +19,7 @@ from mmalign.data.order import Rows, Slot, epoch_order, longest_first, micro_bat
 from mmalign.data.quarantine import Bad, Quarantine
 from mmalign.data.rows import EncodedRow, Group, OnBad, RowEncoder
 from mmalign.data.rowset import RowSet
-from mmalign.data.sample import SampleError, ShardError
+from mmalign.data.sample import GoneError, SampleError, ShardError
 from mmalign.data.store import StoreError
 from mmalign.data.workers import STALL_S, load
 
@@ -86,24 +86,24 @@ class EncodedRows(Dataset[list[EncodedRow]]):
 
         Raises:
             SampleError, ShardError: It cannot be used, where that is an error.
-            FileNotFoundError: Its shard is gone, where that is an error.
+            GoneError: Its shard is gone, where that is an error.
             StoreError: A store is not what it was: no fault of one sample.
         """
         try:
             return self.encoder.group(self._weighted(slot))
         except StoreError:
             raise
-        except (SampleError, ShardError, FileNotFoundError) as error:
+        except (SampleError, ShardError, GoneError) as error:
             if self.on_bad == "stop":
                 raise
-            return [row._replace(broken=True) for row in self.stand_in(slot, str(error))]
+            place = error.place or self.rows.where(slot.row).place
+            return [row._replace(broken=place) for row in self.stand_in(slot, str(error))]
 
     def verdict(self, slot: Slot, group: Sequence[EncodedRow]) -> Bad | None:
         """What the quarantine must know of a row: None where it is sound."""
-        if not group[0].broken:
+        if (place := group[0].broken) is None:
             return None
-        where = self.rows.where(slot.row)
-        return Bad(where.path, where.shard, where.key, group[0].refusal)
+        return Bad(self.rows.where(slot.row).path, *place, group[0].refusal)
 
     def stand_in(self, slot: Slot, refusal: str) -> list[EncodedRow]:
         """Holes in the place of a row and those that belong to it.

@@ -20,9 +20,9 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from mmalign.data import reading
 from mmalign.data.cache import GB, Wanted, keep, opened
-from mmalign.data.manifest import Manifest, ShardRecord
+from mmalign.data.manifest import Extent, Manifest, ShardRecord
 from mmalign.data.remote import Remote, file_sha256, is_remote, size_of
-from mmalign.data.sample import IMAGE_SUFFIXES, Sample, SampleError, ShardError, parse_sample
+from mmalign.data.sample import IMAGE_SUFFIXES, GoneError, Place, Sample, SampleError, ShardError, parse_sample
 
 IMAGE_MEMBER = re.compile(rf"(?:(\d+)\.)?(?:{'|'.join(IMAGE_SUFFIXES)})")
 ASKED_AT_A_TIME = 16
@@ -50,28 +50,18 @@ class ShardSet:
         """Read one sample: exactly its bytes.
 
         Raises:
-            FileNotFoundError: The shard is gone.
+            GoneError: The shard is gone.
             ShardError: The shard was cut, replaced or damaged, or cannot be read.
-            SampleError: The record is wrong.
+            SampleError: The record is wrong. Each of these says in `place` which sample it was.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
         extent, key = self.manifest.extent(index), self.manifest.key(index)
-        record = self.manifest.shards[extent.shard]
-        path = self.manifest.folder / record.name
-        where = f"{path}, sample {key!r}"
-        reading.begin(where)
-        with self._open(record) as file:
-            try:
-                file.seek(extent.offset)
-                data = file.read(extent.size)
-            except OSError as error:
-                raise ShardError(f"{where}: the disk cannot read it ({error}). {self._remedy(path)}") from error
-        if sha256(data).hexdigest() != extent.sha256:
-            raise ShardError(
-                f"{where}: its bytes are not those of the manifest{self._cut(record)}. {self._remedy(path)}"
-            )
-        return read_extent(data, where=str(path))
+        try:
+            return self._read(extent, key)
+        except (SampleError, ShardError, GoneError) as error:
+            error.place = Place(self.manifest.shards[extent.shard].name, key)
+            raise
 
     def check(self) -> list[str]:
         """What is wrong with its shards, as far as names and sizes say; remote ones are asked for, not fetched.
@@ -95,7 +85,7 @@ class ShardSet:
         """The shard's file, fetched first where it is remote; its size is that of the manifest.
 
         Raises:
-            FileNotFoundError: It is gone.
+            GoneError: It is gone.
             ShardError: It has another size, is no file, or cannot be fetched.
         """
         record = self.manifest.shards[shard]
@@ -103,13 +93,30 @@ class ShardSet:
         if self.is_remote:
             keep(self._wanted(record), self.remote)
         if fault := self._fault(record):
-            raise (ShardError if path.exists() else FileNotFoundError)(fault)
+            raise (ShardError if path.exists() else GoneError)(fault)
         return path
 
     @property
     def is_remote(self) -> bool:
         """Whether its shards are fetched."""
         return is_remote(self.manifest.location)
+
+    def _read(self, extent: Extent, key: str) -> Sample:
+        record = self.manifest.shards[extent.shard]
+        path = self.manifest.folder / record.name
+        where = f"{path}, sample {key!r}"
+        reading.begin(where)
+        with self._open(record) as file:
+            try:
+                file.seek(extent.offset)
+                data = read_whole(file, extent.size)
+            except OSError as error:
+                raise ShardError(f"{where}: the disk cannot read it ({error}). {self._remedy(path)}") from error
+        if sha256(data).hexdigest() != extent.sha256:
+            raise ShardError(
+                f"{where}: its bytes are not those of the manifest{self._cut(record)}. {self._remedy(path)}"
+            )
+        return read_extent(data, where=str(path))
 
     @contextmanager
     def _open(self, record: ShardRecord) -> Iterator[BinaryIO]:
@@ -121,7 +128,7 @@ class ShardSet:
         try:
             file = path.open("rb", buffering=0)
         except FileNotFoundError as error:
-            raise FileNotFoundError(self._gone(path)) from error
+            raise GoneError(self._gone(path)) from error
         except OSError as error:
             raise ShardError(f"{path} cannot be opened ({error}). {self._remedy(path)}") from error
         with file:
@@ -166,7 +173,10 @@ class ShardSet:
             pool.shutdown(cancel_futures=True)  # one that fails, after all its tries, is enough
 
     def _cut(self, record: ShardRecord) -> str:
-        size = (self.manifest.folder / record.name).stat().st_size
+        try:
+            size = (self.manifest.folder / record.name).stat().st_size
+        except FileNotFoundError:  # gone since it was read
+            return ""
         return "" if size == record.size else f" ({record.name} has {size} bytes, it should have {record.size})"
 
     def _gone(self, path: Path) -> str:
@@ -176,6 +186,15 @@ class ShardSet:
         if self.is_remote:
             return f"Delete it; it is then fetched anew from {self.manifest.location}."
         return f"Copy it anew from its origin or, if it is right, run `mmalign import index {path.parent}`."
+
+
+def read_whole(file: BinaryIO, size: int) -> bytes:
+    """So many bytes, or all there are: one read without a buffer may give fewer."""
+    data = bytearray()
+    while piece := file.read(size - len(data)):
+        data += piece
+        reading.beat()
+    return bytes(data)
 
 
 def read_extent(data: bytes, *, where: str) -> Sample:

@@ -10,12 +10,14 @@ Tests    tests/data/test_remote.py
 
 import errno
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, TypeVar
 
 import aiohttp
@@ -31,6 +33,10 @@ PAUSE_S = 1.0
 """Before the second try; twice as long before each further one, 15 seconds in all."""
 LOOK_EVERY_S = 0.5
 """Seconds between two looks at a transfer."""
+HASHED_AT_ONCE = 16 * 2**20
+"""Bytes between two signs of life of a hash."""
+SYNCED_AT_ONCE = 64 * 2**20
+"""Bytes after which a transfer waits for the disk, so that the last wait is short, too."""
 EXTRAS = {"s3fs": "pip install mmalign[s3]"}
 """What brings a package that fsspec wants for a scheme."""
 
@@ -53,31 +59,41 @@ class StalledError(OSError):
     """No byte came for too long."""
 
 
+class WrongBytesError(ShardError):
+    """What came is not what was to come: damaged on the way, which another try may mend, or changed at its origin."""
+
+
 def is_remote(location: str) -> bool:
     """Whether it is an address and not a folder."""
     return "://" in location
 
 
-def fetch(url: str, path: Path, remote: Remote, *, size: int = 0) -> None:
-    """Copy a remote file, which may take as long as bytes come.
+def fetch(url: str, path: Path, remote: Remote, check: Callable[[Path], None] = lambda _: None) -> None:
+    """Copy a remote file, which may take as long as bytes come; it then is on the disk.
 
     Args:
         url: What to fetch.
-        path: Where to; after an error it may hold a part.
+        path: Where to: the file of the try that succeeds gets this name. Each try has a file of its own beside it,
+            `PATH.1f0c22ab`, as one that has stalled may still go on.
         remote: How long to wait.
-        size: Its bytes; 0: not known.
+        check: Gets the file of a try and raises where it is not what was to come.
 
     Raises:
         ShardError: It cannot be fetched; names it, the fault and the number of tries.
     """
 
     def attempt() -> None:
-        fresh = path.with_name(f"{path.name}.fresh")  # a stalled try may still write to the file it had,
-        fresh.touch()
-        fresh.replace(path)  # and the name is never without a file: it keeps room in the cache
-        watched(lambda beat: _copy(url, path, remote, beat), remote.stall_s)
-        if (came := path.stat().st_size) < size:
-            raise OSError(f"{came} of {size} bytes came")
+        file, left = path.with_name(f"{path.name}.{token_hex(4)}"), threading.Event()
+        try:
+            watched(lambda beat: _copy(url, file, remote, beat, left), remote.stall_s)
+            check(file)
+            reading.beat()
+            _sync(file)
+            reading.beat()
+            file.replace(path)
+        finally:
+            left.set()
+            file.unlink(missing_ok=True)
 
     retried(attempt, url)
 
@@ -116,6 +132,9 @@ def retried(attempt: Callable[[], Answer], url: str) -> Answer:
             return attempt()
         except ImportError as error:
             raise ShardError(f"{url}: {error}. {_how_to_install(str(error))}") from error
+        except WrongBytesError:
+            if number == TRIES:
+                raise
         except (OSError, ValueError, EOFError, aiohttp.ClientError) as error:
             if number == TRIES or not _may_pass(error):
                 tries = "1 try" if number == 1 else f"{number} tries"
@@ -162,14 +181,40 @@ def watched(call: Callable[[Callable[[], None]], Answer], stall_s: float) -> Ans
 
 
 def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Hex sha256 of a file; gives signs of life, as it may take minutes."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(HASHED_AT_ONCE):
+            digest.update(piece)
+            reading.beat()
+    return digest.hexdigest()
 
 
-def _copy(url: str, path: Path, remote: Remote, beat: Callable[[], None]) -> None:
+def _copy(url: str, path: Path, remote: Remote, beat: Callable[[], None], left: threading.Event) -> None:
+    """One try, in a thread of its own; once it is `left`, it ends with the next byte and leaves no file."""
     filesystem, source = _open(url, remote)
-    filesystem.get_file(source, str(path), callback=Callback(hooks={"beat": lambda *_, **__: beat()}))
+    synced = 0
+
+    def came(_: int | None, total: int, **__: object) -> None:
+        nonlocal synced
+        if left.is_set():
+            raise StalledError("nobody waits for this try any more")
+        beat()
+        if total - synced >= SYNCED_AT_ONCE:
+            _sync(path)
+            synced = total
+            beat()
+
+    try:
+        filesystem.get_file(source, str(path), callback=Callback(hooks={"came": came}))
+    finally:
+        if left.is_set():
+            path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _open(url: str, remote: Remote) -> tuple[Any, str]:

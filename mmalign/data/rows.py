@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmalign.batch import Role
-from mmalign.data.sample import SampleError
+from mmalign.data.sample import Place, SampleError
 from mmalign.data.variants import Variant
 from mmalign.messages import Message, Text
 from mmalign.processor import open_image, pixel_values
@@ -82,8 +82,8 @@ class EncodedRow(NamedTuple):
     weight: float = 1.0
     refusal: str = ""
     """Why a hole stands in the row's place; empty where none does."""
-    broken: bool = False
-    """Its sample cannot be used, for another reason than its length."""
+    broken: Place | None = None
+    """The sample that cannot be used, for another reason than its length: nearly always the row's own."""
 
     @property
     def length(self) -> int:

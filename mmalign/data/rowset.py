@@ -22,7 +22,7 @@ from mmalign.data.order import Rows, SourceRows, share_of
 from mmalign.data.reader import ShardSet
 from mmalign.data.remote import Remote
 from mmalign.data.rows import Answer, Group, Row
-from mmalign.data.sample import SampleError
+from mmalign.data.sample import Place, SampleError
 from mmalign.data.store import ReferenceStore
 from mmalign.data.variants import Variant
 from mmalign.data.views import Unusable, View
@@ -83,8 +83,7 @@ class Where(NamedTuple):
     source: int
     path: str
     """Of its source, as the config names it."""
-    shard: str
-    key: str
+    place: Place
 
 
 class RowSet:
@@ -151,7 +150,7 @@ class RowSet:
         """Read one row, and those that belong to it.
 
         Raises:
-            ShardError, SampleError, FileNotFoundError: See `ShardSet` and, where stores are attached, `ReferenceStore`.
+            ShardError, SampleError, GoneError: See `ShardSet` and, where stores are attached, `ReferenceStore`.
         """
         source, sample, row = self._place(number)
         shard_set = self.sets[source]
@@ -176,12 +175,13 @@ class RowSet:
         """Where the sample of a row lies."""
         source, sample, _ = self._place(number)
         manifest = self.sets[source].manifest
-        return Where(source, self.sources[source].path, manifest.shard_of(sample).name, manifest.key(sample))
+        place = Place(manifest.shard_of(sample).name, manifest.key(sample))
+        return Where(source, self.sources[source].path, place)
 
     def holes(self, number: int) -> Group:
         """What stands in for a row that cannot be read: its roles and references, and nothing else."""
         where = self.where(number)
-        key, source = f"{where.shard}/{where.key}", where.source
+        key, source = "/".join(where.place), where.source
         references = tuple(np.zeros(1, np.float32) for _ in self.stores[source].get("", ()))
         roles: list[list[Role]] = [[role for role in self.view.roles if role != Role.OTHER_IMAGE]]
         if Role.OTHER_IMAGE in self.view.roles:

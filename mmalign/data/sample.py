@@ -22,12 +22,32 @@ from mmalign.steering import SCALE
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 
 
+class Place(NamedTuple):
+    """Where a sample lies in its shard set."""
+
+    shard: str
+    key: str
+
+
 class SampleError(ValueError):
     """A sample that cannot be used; the message names shard, sample, fault and remedy."""
+
+    place: Place | None = None
+    """The sample, where it was being read: a row may read another one than its own."""
 
 
 class ShardError(ValueError):
     """A shard or a manifest that cannot be used; the message names it, the fault and the remedy."""
+
+    place: Place | None = None
+    """The sample that was being read, if any."""
+
+
+class GoneError(FileNotFoundError):
+    """A shard that its manifest lists is gone."""
+
+    place: Place | None = None
+    """The sample that was being read, if any."""
 
 
 class Preference(NamedTuple):

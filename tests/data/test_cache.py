@@ -5,13 +5,16 @@ import os
 import threading
 import time
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from fsspec.implementations.local import LocalFileSystem
 
-from mmalign.data import cache
+from mmalign.data import cache, reading
+from mmalign.data import remote as remote_module
 from mmalign.data.cache import Wanted, cached_folder, keep, opened
-from mmalign.data.remote import Remote
+from mmalign.data.remote import Remote, file_sha256
 from mmalign.data.sample import ShardError
 
 SIZE = 10_000
@@ -170,8 +173,8 @@ def test_what_a_killed_process_was_fetching_is_not_taken_for_a_shard_and_goes(wa
 
 
 def _fetch_half_and_hang(wanted, remote):
-    def half(url, path, remote, *, size):
-        path.write_bytes(bytes(size // 2))
+    def half(url, path, remote, check):
+        path.write_bytes(bytes(SIZE // 2))
         time.sleep(30)
 
     cache.fetch = half
@@ -201,3 +204,89 @@ def test_a_full_disk_is_said_at_once(wanted, remote, monkeypatch):
     monkeypatch.setattr("mmalign.data.remote._copy", full)
     with pytest.raises(ShardError, match=r"1 try \(OSError: .*No space left on device\).*free disk space"):
         read(wanted(0), remote)
+
+
+@pytest.fixture
+def tried(monkeypatch):
+    """`tried(first)`: the first try of a copy calls `first(target)`; a list of the targets of all tries."""
+    monkeypatch.setattr("mmalign.data.remote.PAUSE_S", 0.001)
+    copy = LocalFileSystem.get_file
+
+    def install(first, then=lambda: None):
+        targets = []
+
+        def get_file(self, source, target, **options):
+            targets.append(Path(target))
+            if len(targets) == 1:
+                first(targets[0])
+            else:
+                copy(self, source, target, **options)
+                then()
+
+        monkeypatch.setattr(LocalFileSystem, "get_file", get_file)
+        return targets
+
+    return install
+
+
+def test_a_try_that_was_left_harms_no_later_one_and_leaves_no_file(wanted, remote, tried):
+    """It stalls before its first byte, and goes on when the second try has all but ended."""
+    goes_on, ended = threading.Event(), threading.Event()
+
+    def late(target):
+        goes_on.wait(10)
+        target.write_bytes(b"late")
+        ended.set()
+
+    def meanwhile():
+        goes_on.set()
+        ended.wait(10)
+
+    targets = tried(late, meanwhile)
+    assert read(wanted(1), Remote(cache=remote.cache, stall_s=0.3)) == bytes([1]) * SIZE
+    assert len(set(targets)) == len(targets) == 2
+    until = time.monotonic() + 5
+    while names(remote, ".*.partial*") and time.monotonic() < until:
+        time.sleep(0.01)
+    assert names(remote, ".*.partial*") == []
+
+
+def test_a_shard_damaged_on_the_way_is_fetched_anew(wanted, remote, tried):
+    targets = tried(lambda target: target.write_bytes(b"x" * SIZE))
+    assert read(wanted(1), remote) == bytes([1]) * SIZE
+    assert len(targets) == 2
+
+
+def test_what_killed_tries_left_goes_when_room_is_needed(wanted, remote):
+    """Of the shard that is wanted, and of another one."""
+    folder = wanted(0).path.parent
+    folder.mkdir(parents=True)
+    for number in (0, 1):
+        (folder / f".{number}.tar.{SIZE}.partial.1f0c22ab").write_bytes(b"part")
+    read(wanted(0), remote)
+    assert names(remote, ".*.partial*") == []
+
+
+def test_hash_and_disk_waits_of_a_large_shard_are_no_silence(wanted, remote, tried, monkeypatch):
+    """Its 10 pieces are synced by threes on their way, the rest at the end, and signs of life come all along."""
+    monkeypatch.setattr(remote_module, "SYNCED_AT_ONCE", 3000)
+    monkeypatch.setattr(remote_module, "HASHED_AT_ONCE", 2500)
+    events = []
+    fsync = os.fsync
+    monkeypatch.setattr(reading, "beat", lambda: events.append("beat"))
+    monkeypatch.setattr(os, "fsync", lambda file: (events.append(os.fstat(file).st_size), fsync(file)))
+
+    def in_pieces(self, source, target, callback, **options):
+        with Path(target).open("wb", buffering=0) as file:
+            for _ in range(10):
+                file.write(bytes([1]) * 1000)
+                callback.relative_update(1000)
+
+    monkeypatch.setattr(LocalFileSystem, "get_file", in_pieces)
+    keep(wanted(1), remote)
+    assert [event for event in events if event != "beat"] == [3000, 6000, 9000, SIZE]
+    last = events.index(SIZE)
+    hashing_and_before_the_last_wait = SIZE // 2500 + 1
+    assert events[last - hashing_and_before_the_last_wait : last] == ["beat"] * hashing_and_before_the_last_wait
+    assert events[last + 1] == "beat"
+    assert file_sha256(wanted(1).path) == wanted(1).sha256

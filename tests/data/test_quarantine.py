@@ -13,7 +13,7 @@ from mmalign.data.quarantine import Bad, Quarantine, QuarantineError
 from mmalign.data.rowset import RowSet, Source
 from mmalign.data.sample import SampleError
 from mmalign.data.variants import RandomCrop
-from mmalign.data.views import ImagePairs, Pairs, Steer
+from mmalign.data.views import ImagePairs, Pairs, Steer, Unpaired
 
 FORK = multiprocessing.get_context("fork")
 
@@ -165,6 +165,24 @@ def test_a_sample_of_many_rows_is_listed_once(tmp_path, make_sample, write_set, 
     folder = write_set(tmp_path / "set", [broken, make_sample(1)])
     _, records = quarantined(folder, view=Steer())
     assert [record["key"] for record in records] == ["s000"]
+
+
+@pytest.mark.parametrize("fault", ["flipped", "gone"])
+def test_of_a_row_that_reads_two_samples_the_broken_one_is_listed_once(
+    tmp_path, make_sample, write_set, quarantined, fault
+):
+    """The first row's mismatched answer is one of the second sample: both rows are holes, one sample is broken."""
+    folder = write_set(tmp_path / "set", [make_sample(number) for number in range(4)], max_samples=1)
+    path = folder / "000001.tar"
+    if fault == "gone":
+        path.unlink()
+    else:
+        data = bytearray(path.read_bytes())
+        data[600] ^= 1
+        path.write_bytes(data)
+    weights, records = quarantined(folder, view=Unpaired())
+    assert weights == {"s000": 0, "s001": 0, "s002": 1, "s003": 1}
+    assert [(record["shard"], record["key"]) for record in records] == [("000001.tar", "s001")]
 
 
 def test_rows_that_are_too_long_are_not_broken(tmp_path, template, make_sample, write_set, collator):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mmalign.data.manifest import MANIFEST_NAME, Entry, Manifest, ShardRecord
-from mmalign.data.reader import ShardSet
+from mmalign.data.reader import ShardSet, read_whole
 from mmalign.data.sample import Preference, SampleError, ShardError
 from mmalign.data.shards import ShardWriter, write_manifest
 from mmalign.messages import Message, Text
@@ -35,6 +35,23 @@ def test_what_was_written_is_read_back(tmp_path, make_sample, write_set):
     assert [shard_set[i] for i in range(len(shard_set))] == samples
     with pytest.raises(IndexError):
         shard_set[4]
+
+
+class Hesitant(io.FileIO):
+    """Gives at most 1000 bytes a read, as any raw file may."""
+
+    def read(self, size=-1):
+        return super().read(min(size, 1000))
+
+
+def test_a_file_that_gives_less_than_asked_is_read_to_the_end(tmp_path, make_sample, write_set, monkeypatch):
+    shard = write_set(tmp_path / "set", [make_sample(0), make_sample(1)]) / "000000.tar"
+    whole = shard.read_bytes()
+    for size in (2200, len(whole), len(whole) + 1):
+        with Hesitant(shard) as file:
+            assert read_whole(file, size) == whole[:size]
+    monkeypatch.setattr(ShardSet, "_open", lambda self, record: Hesitant(shard))
+    assert ShardSet(str(shard.parent))[1] == make_sample(1)
 
 
 def test_the_same_samples_give_the_same_bytes(tmp_path, make_sample, write_set):

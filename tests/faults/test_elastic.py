@@ -46,7 +46,7 @@ def assert_equal_steps(found, expected):
     assert losses == pytest.approx(wanted, rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_one_rank_then_two_then_one_with_other_workers_is_one_run(mortal):
     """Both changes lie within the only epoch."""
     whole, changed = mortal("--trainer.max_epochs=1"), mortal("--trainer.max_epochs=1")

@@ -58,9 +58,9 @@ def test_two_ranks_that_cannot_write_end_together_and_say_why(ranks, command, tm
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 1.5 MB where a run keeps its checkpoints."""
-    folder = tmp_path / "run" / "checkpoints"
-    folder.mkdir(parents=True)
+    """A file system of 1.5 MB where a run keeps everything: checkpoints, logs, its config."""
+    folder = tmp_path / "run"
+    folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", folder], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"nothing can be mounted here: {mounted.stderr.decode().strip()}")
@@ -69,12 +69,12 @@ def small_disk(tmp_path):
 
 
 def fit_while_the_disk_fills(folder, *args):
-    """`mmalign fit`; behind the second save something else takes all space that is left."""
+    """`mmalign fit`; behind the first save, before the first row of the logs, something else takes all space."""
     rotate = Checkpoints._rotate
 
     def fill(self, run_dir, newest):
         rotate(self, run_dir, newest)
-        if newest.name == "step-000002":
+        if newest.name == "step-000001":
             with (folder / "other").open("wb", buffering=0) as other:
                 while True:
                     other.write(b"x" * 4096)  # ENOSPC: told as what tidying up failed of
@@ -92,8 +92,10 @@ def test_a_disk_that_fills_leaves_the_last_good_one_and_the_run_goes_on_once_the
     assert started.wait(120) == [1]
     assert "No space left on device): it needs up to" in started.output()
     assert "3 saves in a row have failed" in started.output()
-    assert newest_checkpoint(tmp_path / "run").name == "step-000002"
-    assert not list(small_disk.glob("*.partial"))
+    assert newest_checkpoint(tmp_path / "run").name == "step-000001"
+    assert not list((small_disk / "checkpoints").glob("*.partial"))
+    assert "metrics.csv could not be written (No space left on device)" in started.output()
+    assert "Traceback" not in started.output()
     (small_disk / "other").unlink()
     ranks.run(1, "fit", *args)
     assert newest_checkpoint(tmp_path / "run").name == "step-000005"
