@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,15 @@ from mmalign.logs import REMIND_EVERY, SteadyCSV, SteadyTensorBoard, append
 from mmalign.nonfinite import write_keys
 
 
-@pytest.fixture
-def full():
-    """`full(bytes)`: no file may grow beyond it from now on; `full()`: any may. Writes are cut short for real."""
+@contextmanager
+def full(limit):
+    """Inside, no file may grow beyond so many bytes: writes are cut short for real. Nor may that of pytest's output."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda limit=soft: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture(params=[SteadyCSV, SteadyTensorBoard])
@@ -70,18 +74,17 @@ def size_of(logger):
     return max(path.stat().st_size for path in Path(logger.log_dir).iterdir() if path.suffix != ".yaml")
 
 
-def test_what_could_not_be_written_is_written_once_there_is_room(make_logger, full, caplog):
+def test_what_could_not_be_written_is_written_once_there_is_room(make_logger, caplog):
     """At every number of bytes that are left, so that records are cut off at each place."""
     for left in range(60):
         caplog.clear()
         logger = make_logger()
         log(logger, 0)
-        full(size_of(logger) + left)
-        for step in range(1, 10):
-            log(logger, step)
-        assert logger.values("loss") == [(step, float(step)) for step in range(len(logger.values("loss")))]
-        assert caplog.text.count("could not be written (File too large)") == 1
-        full()
+        with full(size_of(logger) + left):
+            for step in range(1, 10):
+                log(logger, step)
+            assert logger.values("loss") == [(step, float(step)) for step in range(len(logger.values("loss")))]
+            assert caplog.text.count("could not be written (File too large)") == 1
         log(logger, 10)
         logger.finalize("success")
         assert logger.values("loss") == [(step, float(step)) for step in range(11)]
@@ -91,51 +94,50 @@ def test_what_could_not_be_written_is_written_once_there_is_room(make_logger, fu
             path.unlink()
 
 
-def test_a_new_column_on_a_full_disk_leaves_the_table_as_it_was(tmp_path, full):
+def test_a_new_column_on_a_full_disk_leaves_the_table_as_it_was(tmp_path):
     logger = SteadyCSV(tmp_path, "logs")
     log(logger, 0, loss=1.0)
-    full(size_of(logger))
-    log(logger, 1, loss=2.0, val=3.0)
-    log(logger, 2, loss=4.0)
-    assert table(logger)["loss"] == [(0, 1.0)]
-    full()
+    with full(size_of(logger)):
+        log(logger, 1, loss=2.0, val=3.0)
+        log(logger, 2, loss=4.0)
+        assert table(logger)["loss"] == [(0, 1.0)]
     log(logger, 3, val=5.0)
     assert table(logger)["loss"] == [(0, 1.0), (1, 2.0), (2, 4.0)]
     assert table(logger)["val"] == [(1, 3.0), (3, 5.0)]
     assert [path.name for path in Path(logger.log_dir).iterdir()] == ["metrics.csv"]
 
 
-def test_warnings_are_few_and_the_end_says_what_is_missing(make_logger, full, caplog):
+def test_warnings_are_few_and_the_end_says_what_is_missing(make_logger, caplog):
     logger = make_logger()
     log(logger, 0)
-    full(size_of(logger))
-    for step in range(1, 2 * REMIND_EVERY):
-        log(logger, step)
-    logger.finalize("failed")
-    assert 2 <= caplog.text.count("could not be written") <= 5  # Lightning's CSV saves twice a step
-    assert "times in a row (File too large)" in caplog.text
-    assert "lacks what was logged last" in caplog.text
+    with full(size_of(logger)):
+        for step in range(1, 2 * REMIND_EVERY):
+            log(logger, step)
+        logger.finalize("failed")
+        assert 2 <= caplog.text.count("could not be written") <= 5  # Lightning's CSV saves twice a step
+        assert "times in a row (File too large)" in caplog.text
+        assert "lacks what was logged last" in caplog.text
 
 
-def test_an_append_that_fails_names_the_file_and_leaves_it(tmp_path, full):
+def test_an_append_that_fails_names_the_file_and_leaves_it(tmp_path):
     path = tmp_path / "file"
     append(path, b"whole\n")
-    full(8)
-    with pytest.raises(OSError, match=r"File too large.*/file"):
-        append(path, b"too long\n")
-    assert path.read_bytes() == b"whole\n"
+    with full(8):
+        with pytest.raises(OSError, match=r"File too large.*/file"):
+            append(path, b"too long\n")
+        assert path.read_bytes() == b"whole\n"
 
 
-def test_keys_and_broken_samples_that_cannot_be_listed_are_in_the_log(tmp_path, full, caplog):
-    full(4)
-    write_keys(tmp_path / "nonfinite", ["one", "two"], step=3, rank=0, what="loss")
-    assert "step-000003-rank-0.json could not be written (File too large)" in caplog.text
-    assert '"keys": ["one", "two"]' in caplog.text
-    quarantine = Quarantine(tmp_path / "quarantine.jsonl", frozenset({"set"}), 1)
-    quarantine.admit([Bad("set", "000000.tar", "s0", "broken")])
-    assert "quarantine.jsonl could not be written (File too large)" in caplog.text
-    with pytest.raises(ValueError, match="2 broken samples"):
-        quarantine.admit([Bad("set", "000000.tar", "s1", "broken")])
+def test_keys_and_broken_samples_that_cannot_be_listed_are_in_the_log(tmp_path, caplog):
+    with full(4):
+        write_keys(tmp_path / "nonfinite", ["one", "two"], step=3, rank=0, what="loss")
+        assert "step-000003-rank-0.json could not be written (File too large)" in caplog.text
+        assert '"keys": ["one", "two"]' in caplog.text
+        quarantine = Quarantine(tmp_path / "quarantine.jsonl", frozenset({"set"}), 1)
+        quarantine.admit([Bad("set", "000000.tar", "s0", "broken")])
+        assert "quarantine.jsonl could not be written (File too large)" in caplog.text
+        with pytest.raises(ValueError, match="2 broken samples"):
+            quarantine.admit([Bad("set", "000000.tar", "s1", "broken")])
 
 
 def raising(error):

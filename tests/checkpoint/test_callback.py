@@ -106,9 +106,11 @@ def test_checkpoints_behind_the_resumed_one_are_set_aside_again_and_again(train,
 
 
 def test_too_little_space_stops_before_the_first_step_with_both_numbers(train, toy, monkeypatch):
-    monkeypatch.setattr("mmalign.checkpoint.callback.free_bytes", lambda folder: 1_000_000)
+    monkeypatch.setattr("mmalign.checkpoint.callback.free_bytes", lambda folder: 600_000)
     module = toy()
-    with pytest.raises(CheckpointError, match=r"need 1\.3 MB more in .*: 5 of 262\.3 kB.*Free are 1\.0 MB.*keep fewer"):
+    with pytest.raises(
+        CheckpointError, match=r"need 738\.0 kB more in .*: 5 of 147\.6 kB.*Free are 600\.0 kB.*keep fewer"
+    ):
         train(module, keep_last=3)
     assert module.seen == []
     train(toy(), keep_last=2, keep_best=0)
@@ -117,7 +119,7 @@ def test_too_little_space_stops_before_the_first_step_with_both_numbers(train, t
 def test_what_lies_there_already_counts(train, toy, monkeypatch, tmp_path):
     train(toy(), max_epochs=1, every_n_steps=4)
     there = sum(path.stat().st_size for path in (tmp_path / "checkpoints").glob("step-*/*"))
-    for free, fits in ((1_311_320 - there - 100_000, False), (1_400_000 - there, True)):
+    for free, fits in ((738_000 - there - 100_000, False), (800_000 - there, True)):
         monkeypatch.setattr("mmalign.checkpoint.callback.free_bytes", lambda folder, free=free: free)
         if fits:
             train(toy(), resume=newest_checkpoint(tmp_path))

@@ -57,7 +57,7 @@ def test_a_run_goes_on_from_a_failed_save_and_warns(train, toy, names, monkeypat
     assert len(module.seen) == 16
     assert names() == ["latest", *(f"step-{step:06d}" for step in (2, 8, 14, 16))]
     assert caplog.text.count("No space left on device") == 4
-    assert "needs up to 262.3 kB, free are " in caplog.text
+    assert "needs up to 147.6 kB, free are " in caplog.text
     assert "Earlier checkpoints are as they were." in caplog.text
 
 
