@@ -133,7 +133,7 @@ def _best_and_worst(sample: Sample) -> tuple[Response, Response]:
     return ranked[-1], ranked[0]
 
 
-def _quality(response: Response) -> int:
+def _quality(response: Response) -> float:
     return sum(response.ratings[name] for name in ("helpfulness", "correctness", "coherence"))
 
 

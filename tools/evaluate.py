@@ -19,15 +19,13 @@ import jsonargparse
 import torch
 from filelock import FileLock
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Task as ProgressTask
-from rich.text import Text
+from rich.progress import Progress
 
+from mmalign.data.records import RecordFile
 from mmalign.evaluation.answers import ANSWERS_FILE, BASE_ANSWERS_FILE, Answer, BaseAnswer
 from mmalign.evaluation.models import BaseAndAligned
 from mmalign.evaluation.paired import LEVEL, Measure, compare
 from mmalign.evaluation.preferences import preference_measures, score_pairs
-from mmalign.evaluation.records import RecordFile
 from mmalign.evaluation.scores import Scores, Suite
 from mmalign.evaluation.table import scores_table
 from mmalign.evaluation.world import WorldSizes, held_out_ids, measures
@@ -35,6 +33,8 @@ from mmalign.generate import Prompt, Sampling
 from mmalign.messages import parse_messages
 from mmalign.template import TemplateName
 from mmalign.world.tasks import Task, task
+
+from .progress import progress_bars
 
 ANSWER_TOKENS = 160
 """The longest gold answer of the world has about a hundred."""
@@ -97,7 +97,7 @@ def evaluate(
     )
     lineage = models.lineage() | {"bootstrap": f"{resamples} resamples, seed {seed}"}
     began = time.perf_counter()
-    with _progress(console) as progress:
+    with progress_bars(console) as progress:
         if shards is not None:
             found = _preference_measures(models, out, shards, batch_size, progress, overwrite=overwrite)
             lineage |= {"shards": shards, "decoding": "none: log-probabilities"}
@@ -209,29 +209,6 @@ def _preference_measures(
         progress=lambda done, total: progress.update(bar, completed=done, total=total),
     )
     return preference_measures(scored)
-
-
-class RateColumn(ProgressColumn):
-    """Steps a second, or seconds a step where they are slow."""
-
-    def render(self, task: ProgressTask) -> Text:
-        """The rate over the last half minute."""
-        speed = task.finished_speed or task.speed
-        if not speed:
-            return Text("")
-        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        RateColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 def _chunks(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:

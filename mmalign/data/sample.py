@@ -3,21 +3,25 @@
     {"messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is unusual?"}]}],
      "responses": [{"text": "...", "model": "llava-1.5-13b", "sampling": {"temperature": 0.7, "seed": 3},
                     "ratings": {"helpfulness": 4, "correctness": 4, "coherence": 4, "complexity": 3, "verbosity": 3},
-                    "rationale": "..."}],
+                    "rationale": "...", "judge": "gemini-pro-vision", "place": 2,
+                    "judgments": [{"judge": "gpt-4o", "ratings": {...}, "rationale": "...", "place": 0}]}],
      "preference": {"chosen": 0, "rejected": 2},
      "source": "lrv-instruct", "id": "..."}
 
 `content` is a list of parts; a bare string is text. There are no placeholders in text: an `<image>` that somebody
-typed is text. All responses and all ratings are kept for ever; views choose among them while streaming.
+typed is text. All responses and all ratings are kept for ever; views choose among them while streaming. `ratings`,
+`rationale`, `judge` and `place` of a response are its latest judgment, which views go by; those before it stand in
+`judgments`.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from mmalign.messages import ImageSlot, Message, parse_messages
-from mmalign.steering import SCALE
+from mmalign.steering import ATTRIBUTES, SCALE
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 
@@ -57,6 +61,25 @@ class Preference(NamedTuple):
     rejected: int
 
 
+Ratings = Mapping[str, int | float]
+"""Numbers by name. HelpSteer's (`mmalign.steering.ATTRIBUTES`) are whole, 0-4; others have their judge's scale."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgment:
+    """What one judge said of one response."""
+
+    judge: str
+    """Its name; empty where nobody wrote it down."""
+    ratings: Ratings = field(default_factory=dict)
+    """None where the judge failed."""
+    rationale: str = ""
+    place: int | None = None
+    """At which the response stood among those that the judge was shown together, from 0; None where it saw one."""
+    invalid: str = ""
+    """Why there are no ratings, though the judge was asked: never zero, never left out in silence."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Response:
     """One answer to the prompt, with all that is known of it."""
@@ -64,9 +87,32 @@ class Response:
     text: str
     model: str = ""
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    ratings: Mapping[str, int] = field(default_factory=dict)
-    """0-4 by name, see `mmalign.steering.ATTRIBUTES`; empty where nobody judged."""
+    """How it was made: seed, temperature and what else its maker says."""
+    ratings: Ratings = field(default_factory=dict)
+    """Of the latest judgment, see `Ratings`; empty where nobody judged."""
     rationale: str = ""
+    judge: str = ""
+    """Who gave the ratings."""
+    place: int | None = None
+    """See `Judgment`."""
+    judgments: tuple[Judgment, ...] = ()
+    """Those before the latest, and those that are invalid; a judge stands here once."""
+
+    def all_judgments(self) -> tuple[Judgment, ...]:
+        """The latest first, then the others."""
+        latest = Judgment(judge=self.judge, ratings=self.ratings, rationale=self.rationale, place=self.place)
+        return (latest, *self.judgments) if self.ratings else self.judgments
+
+    def judged(self, judgment: Judgment) -> "Response":
+        """The response with one more judgment, the latest, in the place of an earlier one by the same judge.
+
+        One that is invalid stands among the others: views go on by the ratings there are.
+        """
+        others = [each for each in self.all_judgments() if each.judge != judgment.judge]
+        ranked = [*others, judgment] if judgment.invalid else [judgment, *others]
+        latest = next((each for each in ranked if not each.invalid), Judgment(judge=""))
+        fields = {name: getattr(latest, name) for name in ("ratings", "rationale", "judge", "place")}
+        return replace(self, **fields, judgments=tuple(each for each in ranked if each is not latest))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,11 +184,13 @@ def check_sample(sample: Sample, *, where: str = "") -> None:
         raise SampleError(f"{place}: the messages must end with a user turn; put the answer into `responses`.")
     if any(isinstance(part, ImageSlot) for m in sample.messages if m.role != "user" for part in m.content):
         raise SampleError(f"{place}: only user turns can hold pictures. Move the image part into a user turn.")
-    for response in sample.responses:
-        low, high = SCALE
-        bad = {name: value for name, value in response.ratings.items() if not low <= value <= high}
-        if bad:
-            raise SampleError(f"{place}: ratings {bad} lie outside {low}..{high}. Rescale them before writing shards.")
+    for ratings in (judgment.ratings for response in sample.responses for judgment in response.all_judgments()):
+        if bad := {name: value for name, value in ratings.items() if not _on_scale(name, value)}:
+            low, high = SCALE
+            raise SampleError(
+                f"{place}: ratings {bad}, but {', '.join(ATTRIBUTES)} are whole numbers from {low} to {high}, and all "
+                "others finite. Rescale or rename them before writing shards."
+            )
     if sample.preference is not None and not all(0 <= i < len(sample.responses) for i in sample.preference):
         raise SampleError(
             f"{place}: {sample.preference} points outside the {len(sample.responses)} responses. "
@@ -156,9 +204,19 @@ def _parse_response(record: Mapping[str, Any]) -> Response:
         raise ValueError(f"response has unknown fields {sorted(unknown)}")
     if not isinstance(record["text"], str) or not isinstance(record.get("model", ""), str):
         raise ValueError(f"response {record!r:.80}: `text` and `model` must be strings")
-    if not all(isinstance(value, int) for value in record.get("ratings", {}).values()):
-        raise ValueError(f"ratings {record['ratings']} are not whole numbers")
-    return Response(**record)
+    for ratings in (each.get("ratings", {}) for each in (record, *record.get("judgments", ()))):
+        if not all(isinstance(value, int | float) for value in ratings.values()):
+            raise ValueError(f"ratings {ratings} are not numbers")
+    judgments = tuple(Judgment(**each) for each in record.get("judgments", ()))
+    return Response(**{**record, "judgments": judgments})
+
+
+def _on_scale(name: str, value: object) -> bool:
+    """Whether a rating can be one."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    low, high = SCALE
+    return name not in ATTRIBUTES or (isinstance(value, int) and low <= value <= high)
 
 
 def _parse_preference(record: Mapping[str, Any]) -> Preference:
@@ -169,5 +227,16 @@ def _parse_preference(record: Mapping[str, Any]) -> Preference:
 
 
 def _response_record(response: Response) -> dict[str, Any]:
-    optional = {name: getattr(response, name) for name in ("model", "sampling", "ratings", "rationale")}
-    return {"text": response.text} | {name: value for name, value in optional.items() if value}
+    """What is known of it; `judgments` likewise."""
+    record = {name: value for name, value in vars(response).items() if _is_known(value)}
+    if response.judgments:
+        record["judgments"] = [
+            {"judge": each.judge} | {name: value for name, value in asdict(each).items() if _is_known(value)}
+            for each in response.judgments
+        ]
+    return {"text": response.text} | record
+
+
+def _is_known(value: object) -> bool:
+    """Whether a field says anything; place 0 does."""
+    return bool(value) or value == 0

@@ -21,6 +21,7 @@ from typing import BinaryIO
 from webdataset.tariterators import base_plus_ext
 from webdataset.writer import TarWriter
 
+from mmalign.data.lineage import LINEAGE_NAME, Step, lineage_json
 from mmalign.data.manifest import MANIFEST_NAME, Entry, Extent, Manifest, ShardRecord
 from mmalign.data.reader import read_extent
 from mmalign.data.remote import file_sha256
@@ -44,6 +45,9 @@ class ShardWriter:
 
     The same samples give the same bytes, on every machine and day.
     """
+
+    lineage: tuple[Step, ...] = ()
+    """Set it before the end of the `with`: it is written beside the manifest."""
 
     def __init__(self, folder: Path, *, max_samples: int = 10_000, max_bytes: int = 256 << 20) -> None:
         """Remember where to.
@@ -105,6 +109,8 @@ class ShardWriter:
                 if not self._keys:
                     raise ShardError(f"{self.folder}: no sample was written, so there is nothing to put into shards.")
                 write_manifest(self._partial)
+                if self.lineage:
+                    (self._partial / LINEAGE_NAME).write_bytes(lineage_json(self.lineage))
                 self._publish()
         finally:
             shutil.rmtree(self._partial, ignore_errors=True)
@@ -138,8 +144,9 @@ class ShardWriter:
             (self.folder / MANIFEST_NAME).unlink()
             for shard in former.shards:
                 (self.folder / shard.name).unlink(missing_ok=True)
-        for shard_path in sorted(self._partial.glob("*.tar")):
-            shard_path.replace(self.folder / shard_path.name)
+            (self.folder / LINEAGE_NAME).unlink(missing_ok=True)
+        for path in sorted(path for path in self._partial.iterdir() if path.name != MANIFEST_NAME):
+            path.replace(self.folder / path.name)
         (self._partial / MANIFEST_NAME).replace(self.folder / MANIFEST_NAME)
 
 

@@ -265,7 +265,7 @@ class Steer(View):
         (row,) = super().group(key, sample, chosen)
         ratings = sample.responses[chosen[0].response].ratings
         try:
-            steered = steer(sample.messages, {name: ratings[name] for name in ATTRIBUTES}, self.form)
+            steered = steer(sample.messages, {name: int(ratings[name]) for name in ATTRIBUTES}, self.form)
         except ValueError as error:
             raise SampleError(f"{key}: {error}") from error
         return (row._replace(messages=steered),)

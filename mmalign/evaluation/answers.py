@@ -11,7 +11,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from mmalign.evaluation.records import read_records
+from mmalign.data.records import read_records
 
 ANSWERS_FILE = "answers.jsonl"
 BASE_ANSWERS_FILE = "base_answers.jsonl"

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from mmalign.backbone import Llava
 from mmalign.batch import Batch, Logps, PairLogps
 from mmalign.data.collate import Collator
+from mmalign.data.records import RecordFile
 from mmalign.data.rows import RowEncoder
 from mmalign.data.rowset import RowSet, Source
 from mmalign.data.views import Pairs
 from mmalign.evaluation.models import BaseAndAligned
 from mmalign.evaluation.paired import Direction, Measure, Ratio
-from mmalign.evaluation.records import RecordFile
 from mmalign.logps import pair_logps, response_logps
 
 PAIRS_FILE = "pairs.jsonl"

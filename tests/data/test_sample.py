@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmalign.data.manifest import Entry
-from mmalign.data.sample import Preference, Sample, SampleError, parse_sample
+from mmalign.data.sample import Judgment, Preference, Response, Sample, SampleError, parse_sample
+from mmalign.messages import Message, Text
 
 QUESTION = {"role": "user", "content": "Hm?"}
 SOMETHING = st.recursive(
@@ -50,8 +51,11 @@ def test_any_record_is_a_sample_or_refused_by_name(record):
         ({"responses": [{"text": "a", "score": 3}]}, "unknown fields ['score']"),
         ({"responses": [{"text": 3}]}, "must be strings"),
         ({"responses": [{"model": "a"}]}, "lacks 'text'"),
-        ({"responses": [{"text": "a", "ratings": {"helpfulness": 5}}]}, "lie outside 0..4"),
-        ({"responses": [{"text": "a", "ratings": {"helpfulness": "4"}}]}, "are not whole numbers"),
+        ({"responses": [{"text": "a", "ratings": {"helpfulness": 5}}]}, "from 0 to 4"),
+        ({"responses": [{"text": "a", "ratings": {"helpfulness": "4"}}]}, "are not numbers"),
+        ({"responses": [{"text": "a", "ratings": {"helpfulness": 3.5}}]}, "whole numbers"),
+        ({"responses": [{"text": "a", "ratings": {"reward": float("nan")}}]}, "others finite"),
+        ({"responses": [{"text": "a", "judgments": [{"judge": "g", "ratings": {"coherence": 9}}]}]}, "from 0 to 4"),
         ({"preference": {"chosen": 0, "rejected": 1}}, "points outside the 0 responses"),
         ({"preference": {"chosen": "0", "rejected": 1}}, "must hold two indices"),
     ],
@@ -80,3 +84,27 @@ def test_only_messages_must_be_there():
     assert sample == Sample(key="x", messages=sample.messages, id="x")
     chosen = {"messages": [QUESTION], "responses": [{"text": "a"}], "preference": {"chosen": 0, "rejected": 0}}
     assert parse_sample(json.dumps(chosen), key="x").preference == Preference(0, 0)
+
+
+def test_a_second_judge_becomes_the_latest_and_the_first_is_kept():
+    first = Judgment(judge="gemini", ratings={"helpfulness": 4}, rationale="good", place=2)
+    second = Judgment(judge="gpt", ratings={"helpfulness": 1}, place=0)
+    response = Response(text="a").judged(first).judged(second)
+    assert (response.judge, response.ratings, response.place) == ("gpt", {"helpfulness": 1}, 0)
+    assert response.all_judgments() == (second, first)
+    assert response.judged(first).all_judgments() == (first, second)
+
+
+def test_a_judge_that_failed_takes_no_ratings_away():
+    good = Judgment(judge="gemini", ratings={"helpfulness": 4})
+    failed = Judgment(judge="gpt", invalid="no JSON in three replies")
+    assert Response(text="a").judged(good).judged(failed).ratings == {"helpfulness": 4}
+    assert Response(text="a").judged(failed).ratings == {}
+    assert Response(text="a").judged(failed).all_judgments() == (failed,)
+
+
+def test_judgments_stand_in_the_record_and_come_back():
+    response = Response(text="a").judged(Judgment(judge="g", ratings={"reward": -1.5}, place=0))
+    response = response.judged(Judgment(judge="h", invalid="cut"))
+    sample = Sample(key="k", messages=(Message("user", (Text("What?"),)),), responses=(response,), id="k")
+    assert parse_sample(sample.to_json(), key="k") == sample

@@ -3,9 +3,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from mmalign.data.records import RecordFile
 from mmalign.evaluation.answers import ANSWERS_FILE, Answer
 from mmalign.evaluation.paired import compare
-from mmalign.evaluation.records import RecordFile
 from mmalign.evaluation.report import write_report
 from mmalign.evaluation.scores import Scores
 from mmalign.evaluation.world import measures

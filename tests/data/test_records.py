@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from mmalign.data.records import RecordFile
 from mmalign.evaluation.answers import Answer, read_answers
-from mmalign.evaluation.records import RecordFile
 
 MINE, THEIRS = {"adapter_hash": "sha256 1"}, {"adapter_hash": "sha256 2"}
 FIRST, SECOND = Answer("a", "describe", "What?", "x", "y"), Answer("b", "sort", "Sort", "ä", "\u2028")
@@ -58,5 +58,5 @@ def test_damaged_line_is_named(tmp_path):
 
 
 def test_no_answers_says_what_to_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match="mmalign evaluate --out"):
+    with pytest.raises(FileNotFoundError, match="The command that writes this folder"):
         read_answers(tmp_path)

@@ -1,8 +1,8 @@
-"""Results on disk as they come, one sample a line, so that a stopped evaluation goes on where it was.
+"""Results on disk as they come, one a line, so that a command that was stopped goes on where it was.
 
-Beside the lines `identity.json` says whose results these are; those of other models or adapters are never mixed in.
+Beside the lines `identity.json` says what the results depend on; those of other models or settings are never mixed in.
 
-Tests   tests/evaluation/test_records.py
+Tests   tests/data/test_records.py
 """
 
 import json
@@ -11,18 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from mmalign.evaluation.scores import write_whole
+from mmalign.data.manifest import write_whole
 
 IDENTITY_FILE = "identity.json"
 
 
 @runtime_checkable
 class Record(Protocol):
-    """A named tuple that knows which sample it is of."""
+    """A named tuple with an id, all of whose fields JSON can hold."""
 
     @property
     def id(self) -> str:
-        """Of the sample."""
+        """Of the sample, or of whatever a line is about; a later line of the same id counts."""
 
     def _asdict(self) -> dict[str, Any]: ...
 
@@ -31,7 +31,7 @@ R = TypeVar("R", bound=Record)
 
 
 class RecordFile(Generic[R]):
-    """The lines of one evaluation."""
+    """The lines of one command; one process writes them."""
 
     def __init__(
         self, path: Path, kind: Callable[..., R], identity: Mapping[str, str], *, overwrite: bool = False
@@ -41,7 +41,7 @@ class RecordFile(Generic[R]):
         Args:
             path: Its folder is made if it is not there.
             kind: The record's class.
-            identity: All that a record depends on besides its sample: hashes of model and adapter, decoding.
+            identity: All that a record depends on besides its id: hashes of model and adapter, decoding, settings.
             overwrite: Drop records of another identity, instead of refusing to go on.
 
         Raises:
@@ -77,7 +77,7 @@ def read_records(path: Path, kind: Callable[..., R]) -> list[R]:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"No {path.name} in {path.parent}. Write it with `mmalign evaluate --out {path.parent}`."
+            f"No {path.name} in {path.parent}. The command that writes this folder makes it: run that first."
         )
     records = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
@@ -85,13 +85,13 @@ def read_records(path: Path, kind: Callable[..., R]) -> list[R]:
             records.append(kind(**json.loads(line)))
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{path}, line {number}: damaged ({error}). Delete the line and run `mmalign evaluate` again."
+                f"{path}, line {number}: damaged ({error}). Delete the line and run the command that wrote it again."
             ) from error
     return records
 
 
 def _claim(path: Path, identity: dict[str, str], *, overwrite: bool) -> None:
-    """Make the folder ours, or refuse where it is another evaluation's."""
+    """Make the folder ours, or refuse where it holds the results of other settings."""
     identity_path = path.parent / IDENTITY_FILE
     found = json.loads(identity_path.read_text(encoding="utf-8")) if identity_path.is_file() else None
     if found == identity:
@@ -99,11 +99,11 @@ def _claim(path: Path, identity: dict[str, str], *, overwrite: bool) -> None:
     if found is not None and not overwrite:
         differing = sorted(name for name in {*found, *identity} if found.get(name) != identity.get(name))
         raise ValueError(
-            f"{path.parent} holds another evaluation: {', '.join(differing)} differ. Give another folder, or drop "
-            "what is there with `--overwrite true`."
+            f"{path.parent} holds the results of other settings: {', '.join(differing)} differ. Give another "
+            "folder, go back to those settings, or drop what is there with `--overwrite true`."
         )
     path.unlink(missing_ok=True)
-    write_whole(identity_path, json.dumps(identity, indent=2) + "\n")
+    write_whole(identity_path, f"{json.dumps(identity, indent=2)}\n".encode())
 
 
 def _drop_torn_line(path: Path) -> None:
