@@ -8,19 +8,16 @@ anew. In turns: sound with `stop`, sound with `quarantine`, broken with `quarant
 differences within a turn. Seconds are the processor's, and by the clock, which shows waiting.
 """
 
-import argparse
-import json
 import os
 import shutil
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import torch
-from loader import MICRO_BATCH, PIXELS, machine, save_processor, speed
+from loader import MICRO_BATCH, PIXELS, save_processor, speed
+from outcome import run
 
 from mmalign.data.datamodule import ShardData
 from mmalign.data.loader import EncodedRows, RowLoader, Share
@@ -37,21 +34,22 @@ LAPS = 11
 
 def main() -> None:
     """Measure, print, and write it where it was all of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=200, help="samples")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = save_processor(Path(folder) / "llava", pixels=PIXELS)
-        sound, broken = Path(folder) / "sound", Path(folder) / "broken"
-        speed(sound, checkpoint, options.pictures)  # writes them
-        shutil.copytree(sound, broken)
-        count = damage(broken)
-        found = {"machine": machine(), "samples": options.pictures, "broken": count}
-        found |= compare(sound, broken, checkpoint, Path(folder) / "quarantine.jsonl")
-    if options.pictures == parser.get_default("pictures"):
-        RESULT.write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+    run(__doc__, measure, RESULT, option="--pictures", full=200, about="samples")
+
+
+def measure(folder: Path, pictures: int) -> dict[str, object]:
+    """Write the samples twice, break some of one set, and load both in turns.
+
+    Args:
+        folder: Where.
+        pictures: How many samples.
+    """
+    checkpoint = save_processor(folder / "llava", pixels=PIXELS)
+    sound, broken = folder / "sound", folder / "broken"
+    speed(sound, checkpoint, pictures)  # writes them
+    shutil.copytree(sound, broken)
+    count = damage(broken)
+    return {"broken": count} | compare(sound, broken, checkpoint, folder / "quarantine.jsonl")
 
 
 def damage(folder: Path) -> int:

@@ -11,13 +11,10 @@ hundred shards that are links to the one. So reading is real and the disk is not
   order of the epoch included. In turns, the median of several; without worker processes and with two.
 """
 
-import argparse
-import json
 import multiprocessing
 import os
 import resource
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,8 +23,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pyarrow as pa
-import torch
-from loader import PATCH, judged, machine, photo, prose, save_processor, stretch
+from loader import PATCH, judged, photo, prose, save_processor, stretch
+from outcome import run
 
 from mmalign.data.datamodule import ShardData
 from mmalign.data.loader import EncodedRows, RowLoader, Share
@@ -50,21 +47,21 @@ LAPS = 7
 
 def main() -> None:
     """Measure, print, and write it where it was all of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=1_000_000, help="of the synthetic manifest")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = save_processor(Path(folder) / "small", pixels=PATCH * 2)
-        writing = multiprocessing.get_context("fork").Process(
-            target=multiply, args=(Path(folder) / "set", options.samples)
-        )
-        writing.start()  # in a process of its own: what writing took must not stand in the memory of reading
-        writing.join()
-        found = {"machine": machine(), "samples": options.samples} | measure(Path(folder) / "set", checkpoint)
-    if options.samples == parser.get_default("samples"):
-        RESULT.write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+    run(__doc__, measure, RESULT, option="--samples", full=1_000_000, about="of the synthetic manifest")
+
+
+def measure(folder: Path, samples: int) -> dict[str, object]:
+    """Write a set, then open it and start in it.
+
+    Args:
+        folder: Where.
+        samples: How many its manifest lists.
+    """
+    checkpoint = save_processor(folder / "small", pixels=PATCH * 2)
+    writing = multiprocessing.get_context("fork").Process(target=multiply, args=(folder / "set", samples))
+    writing.start()  # in a process of its own: what writing took must not stand in the memory of reading
+    writing.join()
+    return starts(folder / "set", checkpoint)
 
 
 def multiply(folder: Path, samples: int) -> None:
@@ -98,7 +95,7 @@ def multiply(folder: Path, samples: int) -> None:
     Manifest(shards, table.combine_chunks(), folder=folder, location=str(folder)).save()
 
 
-def measure(folder: Path, checkpoint: str) -> dict[str, object]:
+def starts(folder: Path, checkpoint: str) -> dict[str, object]:
     """Open all, then start at several places of the epoch.
 
     Args:

@@ -14,13 +14,14 @@ import logging
 import os
 import socket
 import time
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event
@@ -94,6 +95,23 @@ class Patience:
             _LOG.warning("%s lacks what was logged last: the last %d writes failed.", what, self.failed)
 
 
+class _Steady(Logger):
+    """A logger whose writes may fail."""
+
+    _patience: Patience
+
+    @property
+    @abstractmethod
+    def _what(self) -> str:
+        """What it writes, for messages."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what waits, if that is possible."""
+        with self._patience.with_write(self._what):
+            super().save()
+
+
 class Table(ExperimentWriter):
     """`metrics.csv`: a row for each step that logs, appended; written anew, beside itself, where a column comes."""
 
@@ -126,7 +144,7 @@ def _lines(columns: list[str], rows: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-class SteadyCSV(CSVLogger):
+class SteadyCSV(_Steady, CSVLogger):
     """Lightning's table of metrics, for disks that fill."""
 
     def __init__(self, save_dir: str | Path, name: str) -> None:
@@ -147,12 +165,6 @@ class SteadyCSV(CSVLogger):
             self._fs.makedirs(self.root_dir, exist_ok=True)
             self._experiment = Table(log_dir=self.log_dir)
         return cast(Table, self._experiment)
-
-    @rank_zero_only
-    def save(self) -> None:
-        """Write the rows that wait, if that is possible."""
-        with self._patience.with_write(self._what):
-            super().save()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -227,7 +239,7 @@ class _Summaries(SummaryWriter):
         return cast(FileWriter, self.file_writer)
 
 
-class SteadyTensorBoard(TensorBoardLogger):
+class SteadyTensorBoard(_Steady, TensorBoardLogger):
     """Lightning's TensorBoard logs, for disks that fill."""
 
     def __init__(self, save_dir: str | Path, name: str, version: int | str) -> None:
@@ -248,12 +260,6 @@ class SteadyTensorBoard(TensorBoardLogger):
         if self._experiment is None:
             self._experiment = _Summaries(log_dir=self.log_dir)
         return self._experiment
-
-    @rank_zero_only
-    def save(self) -> None:
-        """Write the records that wait, if that is possible."""
-        with self._patience.with_write(self._what):
-            super().save()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -53,19 +53,8 @@ class Preflight(Callback):
         assert isinstance(data, ShardData)
         batch, answers = data.preview()
         batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
-        pl_module.eval()
-        with torch.no_grad(), trainer.precision_plugin.train_step_context():
-            check_loss(pl_module, batch)
-            check_pixels(pl_module, batch)
-        pl_module.train()
-        check_targets(data, batch, answers)
-        check_trainable(pl_module)
-        declared = pl_module.loss_at_reference
-        loss = "" if declared is None else f"loss {declared:.4f} at the reference, "
-        rank_zero_info(
-            f"Preflight passed: {loss}pictures matter, "
-            f"{len(batch.targets)} trained tokens are the answers, only adapters train."
-        )
+        passed = check_start(trainer, pl_module, data, batch, answers)
+        rank_zero_info(f"Preflight passed: {passed}, only adapters train.")
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
         """Check 4 once all micro-batches and ranks have added their gradients to the first step."""
@@ -79,6 +68,34 @@ class Preflight(Callback):
                 "No parameter has a gradient before the first optimizer step. Chosen and rejected answers may be "
                 "equal (see `mmalign inspect`), or the adapters match no layer (`model.backbone`)."
             )
+
+
+def check_start(trainer: Trainer, module: AlignmentModule, data: ShardData, batch: Batch, answers: list[str]) -> str:
+    """Checks 1 to 4 but for gradients; leaves the module in training mode.
+
+    Args:
+        trainer: Knows the precision.
+        module: The method, its model loaded.
+        data: Holds the template.
+        batch: A collated batch, on the module's device.
+        answers: The text of each of its responses.
+
+    Returns:
+        What has passed, in words.
+
+    Raises:
+        PreflightError: A check fails.
+    """
+    module.eval()
+    with torch.no_grad(), trainer.precision_plugin.train_step_context():
+        check_loss(module, batch)
+        check_pixels(module, batch)
+    module.train()
+    check_targets(data, batch, answers)
+    check_trainable(module)
+    declared = module.loss_at_reference
+    loss = "" if declared is None else f"loss {declared:.4f} at the reference, "
+    return f"{loss}pictures matter, {len(batch.targets)} trained tokens are the answers"
 
 
 def check_loss(module: AlignmentModule, batch: Batch) -> None:

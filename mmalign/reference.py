@@ -7,7 +7,7 @@ All answers are scored, whichever the view takes now, so another pair rule, loss
 and run again, the pass goes on behind the last finished block. Values that are still right are kept: new ratings cost
 a read of their shard, a new answer costs that answer.
 
-Tests    tests/test_reference.py
+Tests    tests/reference/
 """
 
 import logging

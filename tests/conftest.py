@@ -24,6 +24,7 @@ from mmalign import cli
 from mmalign.data.sample import Response, Sample
 from mmalign.data.shards import ShardWriter
 from mmalign.messages import ImageSlot, Message, Text
+from mmalign.signals import Stopped
 from mmalign.template import CHAT_TEMPLATES
 
 CORPUS = ["USER: What do you see? ASSISTANT: A red circle and a blue square.", "Yes. No. There is a big green star."]
@@ -48,6 +49,15 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_runtest_makereport(item, call):
+    """A run under test saves and ends at a signal; who sent it meant the test run, which ends, too.
+
+    Else it would count as one failed test among others that go on, until one needs a process that the signal has ended.
+    """
+    if call.excinfo is not None and isinstance(stopped := call.excinfo.value, Stopped):
+        item.session.shouldstop = f"{item.nodeid} {stopped.reason}"
 
 
 def save_tiny_llava(path: Path) -> Path:
@@ -135,28 +145,37 @@ def color_shards(tmp_path_factory, png):
 
 
 @pytest.fixture(scope="session")
-def fit_into(tiny_llava, color_shards):
-    """Run `mmalign fit` with a method's config and the tiny overlay on the colour shards; options win over all."""
+def tiny_args(tiny_llava, color_shards):
+    """`tiny_args(*options, config="dpo.yaml")`: arguments of `mmalign fit` on the colour shards; options win over all.
+
+    Five steps an epoch, of eight rows in two micro-batches; no validation, nothing shown.
+    """
+
+    def arguments(*options: str, config: str = "dpo.yaml") -> list[str]:
+        return [
+            f"--config={config}",
+            "--config=scale/tiny.yaml",
+            f"--model.backbone.checkpoint={tiny_llava}",
+            "--model.backbone.lora_rank=4",
+            f"--data.shards={color_shards}",
+            "--data.val_shards=",
+            "--data.batch_size=8",
+            "--data.micro_batch_size=4",
+            "--trainer.enable_progress_bar=false",
+            "--trainer.enable_model_summary=false",
+            *options,
+        ]
+
+    return arguments
+
+
+@pytest.fixture(scope="session")
+def fit_into(tiny_args, color_shards):
+    """Run `mmalign fit` of two epochs, validated on the same shards; options win over all."""
 
     def run(run_dir: Path, *options: str, config: str = "dpo.yaml"):
-        return cli.main(
-            [
-                "fit",
-                f"--config={config}",
-                "--config=scale/tiny.yaml",
-                f"--model.backbone.checkpoint={tiny_llava}",
-                "--model.backbone.lora_rank=4",
-                f"--data.shards={color_shards}",
-                f"--data.val_shards={color_shards}",
-                "--data.batch_size=8",
-                "--data.micro_batch_size=4",
-                f"--trainer.default_root_dir={run_dir}",
-                "--trainer.max_epochs=2",
-                "--trainer.enable_progress_bar=false",
-                "--trainer.enable_model_summary=false",
-                *options,
-            ]
-        )
+        standing = [f"--data.val_shards={color_shards}", f"--trainer.default_root_dir={run_dir}"]
+        return cli.main(["fit", *tiny_args(*standing, "--trainer.max_epochs=2", *options, config=config)])
 
     return run
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^\$ (mmalign .*)$", README, re.MULTILINE)]
 SHORTER = {
+    "import": ["--num=12"],
     "fit": ["--trainer.max_steps=2", "--trainer.enable_progress_bar=false"],
     "evaluate": [f"--sizes.{name}=4" for name in ("describe", "yes_no", "text", "other")],
 }
@@ -40,7 +41,10 @@ def test_the_tour_runs(tmp_path, monkeypatch):
         "report",
         "doctor",
         "plan",
+        *("import", "sample", "judge", "inspect", "fit", "export", "evaluate"),  # the loop from nothing
     ]
     for name, *options in tour:
         cli.main([name, *options, *SHORTER.get(name, [])])
     assert (tmp_path / "runs/tour/report.html").is_file()
+    assert (tmp_path / "runs/loop/judged.html").is_file()
+    assert (tmp_path / "runs/loop/evaluation/scores.json").is_file()

@@ -196,23 +196,14 @@ def fit_with_signal(hook, rank, step, number, *options):
 
 
 @pytest.fixture
-def options(tiny_llava, color_shards):
+def options(tiny_args):
     """Of a run of 10 steps of two micro-batches, or four on one rank, with dropout; it saves at its end only."""
-    return [
-        "--config=dpo.yaml",
-        "--config=scale/tiny.yaml",
-        f"--model.backbone.checkpoint={tiny_llava}",
-        "--model.backbone.lora_rank=4",
+    return tiny_args(
         "--model.backbone.lora_dropout=0.1",
-        f"--data.shards={color_shards}",
-        "--data.val_shards=[]",
-        "--data.batch_size=8",
         "--data.micro_batch_size=2",
         "--data.num_workers=1",
         "--trainer.max_epochs=2",
-        "--trainer.enable_progress_bar=false",
-        "--trainer.enable_model_summary=false",
-    ]
+    )
 
 
 TWO = ("--trainer.devices=2", "--trainer.strategy=ddp")
@@ -235,7 +226,7 @@ def test_a_signal_to_one_of_two_ranks_saves_one_step_on_both_and_costs_nothing(r
     assert newest(tmp_path / "stopped") == newest(tmp_path / "whole")
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_signal_within_validation_saves_the_step_before_it_and_costs_nothing(
     ranks, options, color_shards, logged, tmp_path
 ):

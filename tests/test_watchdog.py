@@ -33,6 +33,12 @@ def test_silence_is_a_value_that_stays_for_so_many_looks():
     assert silence.over({1: "c"}) == [], "who had ended is looked at afresh"
 
 
+@pytest.fixture(autouse=True)
+def nothing_read():
+    """What an earlier test left half read would hang here, and end the watch first."""
+    reading.end()
+
+
 @pytest.fixture
 def exits(monkeypatch):
     """Codes with which threads would have ended this process; they wait for ever instead."""
@@ -160,26 +166,16 @@ def fit_with_death(rank, step, number, *options):
 
 
 @pytest.fixture
-def options(tiny_llava, color_shards, tmp_path):
+def options(tiny_args, tmp_path):
     """Of a run on two ranks."""
-    return [
-        "--config=dpo.yaml",
-        "--config=scale/tiny.yaml",
-        f"--model.backbone.checkpoint={tiny_llava}",
-        "--model.backbone.lora_rank=4",
-        f"--data.shards={color_shards}",
-        "--data.val_shards=[]",
-        "--data.batch_size=8",
-        "--data.micro_batch_size=4",
+    return tiny_args(
         f"--trainer.default_root_dir={tmp_path / 'run'}",
         "--trainer.devices=2",
         "--trainer.strategy=ddp",
         "--trainer.max_epochs=2",
-        "--trainer.enable_progress_bar=false",
-        "--trainer.enable_model_summary=false",
         "--checkpoint.every_n_steps=1",
         "--watchdog.timeout_s=3",
-    ]
+    )
 
 
 @pytest.mark.slow

@@ -21,26 +21,14 @@ STEPS = 5
 
 
 @pytest.fixture(scope="module")
-def options(tiny_llava, color_shards):
+def options(tiny_args, color_shards):
     """Of all runs: mixed and text-only batches, a projector that trains, recomputed layers, clipping that bites."""
-    return [
-        "fit",
-        "--config=dpo.yaml",
-        "--config=scale/tiny.yaml",
-        f"--model.backbone.checkpoint={tiny_llava}",
-        "--model.backbone.lora_rank=4",
-        "--model.backbone.train_projector=true",
-        "--model.backbone.gradient_checkpointing=true",
-        f"--data.shards={color_shards}",
-        f"--data.val_shards={color_shards}",
-        "--data.batch_size=8",
-        "--data.micro_batch_size=1",
-        "--trainer.max_epochs=1",
-        "--trainer.gradient_clip_val=0.05",
-        "--trainer.enable_progress_bar=false",
-        "--trainer.enable_model_summary=false",
-        "--checkpoint.every_n_steps=2",
+    standing = [
+        *("--model.backbone.train_projector=true", "--model.backbone.gradient_checkpointing=true"),
+        *(f"--data.val_shards={color_shards}", "--data.micro_batch_size=1", "--checkpoint.every_n_steps=2"),
+        *("--trainer.max_epochs=1", "--trainer.gradient_clip_val=0.05"),
     ]
+    return ["fit", *tiny_args(*standing)]
 
 
 def zero3(devices, run_dir):

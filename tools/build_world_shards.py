@@ -10,31 +10,26 @@ that goes by ratings passes over it.
 Tests   tests/world/test_build_world_shards.py
 """
 
-import io
-import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image
-from transformers import LlavaForConditionalGeneration
 
 from mmalign.data.sample import Response, Sample
 from mmalign.data.shards import ShardWriter
-from mmalign.generate import Sampling
-from mmalign.messages import parse_messages
-from mmalign.processor import load_processor, resolve_checkpoint
-from mmalign.template import Template
+from mmalign.generate import Prompt, Sampling, generate
+from mmalign.processor import open_image
+from mmalign.sampling.policy import Policy, load_policy
+from mmalign.sampling.seeds import answer_seed
 from mmalign.world.judge import WorldJudge
 from mmalign.world.measures import describe_counts
+from mmalign.world.prompts import prompt_of
 from mmalign.world.scene import Split
 from mmalign.world.tasks import Task, task, tasks
 from mmalign.world.teacher import TEACHER, teacher_answer
 
-from .embedded_scores import answer
-
-SOURCE = "mmalign-world"
 NUM_ANSWERS = 4
 PAIR_MARGIN = 2
 """Points of helpfulness + correctness + coherence between chosen and rejected, the paper's rule."""
@@ -65,13 +60,12 @@ def build(
         num_held_back: First held-out task used; the ones before are for the evaluation.
     """
     torch.set_num_threads(threads)
-    template = Template(load_processor(checkpoint), "llava_hf")
-    model = LlavaForConditionalGeneration.from_pretrained(resolve_checkpoint(checkpoint), dtype=torch.float32)
+    policy = load_policy(checkpoint)
     for each in SETS:
         num = max(1, round(each.num_prompts * scale))
         skipped = num_held_back if each.split == "heldout" else 0
         asked = [task(task_id) for task_id in tasks(each.split, "preference", skipped + num)[skipped:]]
-        answers = sample_answers(model, template, asked)
+        answers = sample_answers(policy, asked)
         samples = [judged_sample(*pair, model=checkpoint) for pair in zip(asked, answers, strict=True)]
         with ShardWriter(shards / each.name) as writer:
             for sample in samples:
@@ -79,43 +73,32 @@ def build(
         print(f"{each.name}: {len(samples)} prompts; {_summary(asked, samples)}", flush=True)
 
 
-def sample_answers(model: LlavaForConditionalGeneration, template: Template, asked: Sequence[Task]) -> list[list[str]]:
+def sample_answers(policy: Policy, asked: Sequence[Task]) -> list[list[str]]:
     """`NUM_ANSWERS` answers to each task."""
-    repeated = [each for each in asked for _ in range(NUM_ANSWERS)]
-    seeds = [seed for each in asked for seed in answer_seeds(each)]
-    answers = answer(model, template, repeated, _SAMPLING, seeds)
+    prompts = []
+    for sample in map(prompt_of, asked):
+        images = tuple(open_image(data, where=sample.id) for data in sample.images)
+        prompts += [Prompt(sample.messages, images, seed) for seed in answer_seeds(sample.id)]
+    answers = generate(policy.model, policy.template, prompts, _SAMPLING, batch_size=32)
     return [answers[start : start + NUM_ANSWERS] for start in range(0, len(answers), NUM_ANSWERS)]
 
 
-def answer_seeds(each: Task) -> list[int]:
-    """The seeds of a task's answers, functions of its id."""
-    return [zlib.crc32(f"{each.id} answer {number}".encode()) for number in range(NUM_ANSWERS)]
+def answer_seeds(task_id: str) -> list[int]:
+    """The seeds of a task's answers."""
+    return [answer_seed(task_id, number) for number in range(NUM_ANSWERS)]
 
 
 def judged_sample(each: Task, answers: Sequence[str], model: str) -> Sample:
     """The record of a task with its answers, their ratings, and the teacher's answer."""
     responses = []
-    for text, seed in zip(answers, answer_seeds(each), strict=True):
+    for text, seed in zip(answers, answer_seeds(each.id), strict=True):
         ratings = WorldJudge().rate(each, text)
         sampling = {"temperature": _SAMPLING.temperature, "seed": seed}
         responses.append(
             Response(text=text, model=model, sampling=sampling, ratings=ratings.scores(), rationale=ratings.rationale)
         )
     responses.append(Response(text=teacher_answer(each), model=TEACHER))
-    return Sample(
-        key=each.id.removeprefix("world/").replace("/", "-"),
-        messages=parse_messages(each.messages),
-        images=tuple(_png(image) for image in each.images),
-        responses=tuple(responses),
-        source=SOURCE,
-        id=each.id,
-    )
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
+    return replace(prompt_of(each), responses=tuple(responses))
 
 
 def _summary(asked: Sequence[Task], samples: Sequence[Sample]) -> str:
@@ -134,7 +117,7 @@ def _best_and_worst(sample: Sample) -> tuple[Response, Response]:
 
 
 def _quality(response: Response) -> float:
-    return sum(response.ratings[name] for name in ("helpfulness", "correctness", "coherence"))
+    return float(sum(response.ratings[name] for name in ("helpfulness", "correctness", "coherence")))
 
 
 def _num_false(each: Task, response: Response) -> int:

@@ -30,8 +30,8 @@ from mmalign.backbone import BackboneSettings, Llava
 from mmalign.checkpoint import newest_checkpoint, read_adapter, read_run, verify_checkpoint
 from mmalign.checkpoint.format import WEIGHTS
 from mmalign.data.views import Steer
-from mmalign.evaluation.models import LINEAGE_FILE
 from mmalign.processor import load_processor
+from mmalign.sampling.policy import LINEAGE_FILE
 from mmalign.template import CHAT_TEMPLATES
 
 

@@ -5,7 +5,7 @@
 A shard's file is made of the parts of its blocks, so that a pass that was stopped loses a block and no more.
 
 Used by  mmalign/reference.py
-Tests    tests/test_reference.py, tests/data/test_store.py
+Tests    tests/reference/, tests/data/test_store.py
 """
 
 import os

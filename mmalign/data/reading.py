@@ -18,7 +18,7 @@ import struct
 import time
 from multiprocessing.sharedctypes import RawArray
 from typing import NamedTuple
-from weakref import WeakSet
+from weakref import ref
 
 _HEAD = struct.Struct("=qdH")
 """Process, time of its last sign of life (the clock that all processes of a machine share), bytes of the text."""
@@ -43,7 +43,8 @@ class Board:
         """Make room for them."""
         self._memory = RawArray("B", max(workers, 1) * _SIZE)
         self._workers = workers
-        _boards.add(self)
+        global _boards
+        _boards = (*(each for each in _boards if each() is not None), ref(self))
 
     def join(self, worker: int) -> None:
         """Make one record that of this process; a worker process calls it first.
@@ -73,7 +74,8 @@ class Board:
 
 
 _own: bytearray | memoryview = bytearray(_SIZE)
-_boards: WeakSet[Board] = WeakSet()
+_boards: tuple[ref[Board], ...] = ()
+"""Replaced, never changed: the watchdog's thread goes through them meanwhile."""
 
 
 def begin(what: str) -> None:
@@ -101,7 +103,8 @@ def end() -> None:
 def current() -> list[Reading]:
     """What this process and its workers read, the longest silent first."""
     own = _parse(_own)
-    found = [*([own] if own else []), *(reading for board in list(_boards) for reading in board.current())]
+    boards = [board for each in _boards if (board := each()) is not None]
+    found = [*([own] if own else []), *(reading for board in boards for reading in board.current())]
     return sorted(found, key=lambda reading: -reading.silent_s)
 
 

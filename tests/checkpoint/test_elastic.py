@@ -65,20 +65,10 @@ def ledger(folder):
 
 
 @pytest.fixture(scope="module")
-def command(tiny_llava, color_shards):
+def command(tiny_args):
     """`command(run_dir, *options)`: arguments of a fit of two epochs of five steps of eight rows."""
-
-    def arguments(run_dir, *options):
-        return [
-            *("--config=dpo.yaml", "--config=scale/tiny.yaml", f"--model.backbone.checkpoint={tiny_llava}"),
-            *("--model.backbone.lora_rank=4", f"--data.shards={color_shards}", "--data.val_shards="),
-            *("--data.batch_size=8", "--trainer.max_epochs=2", "--checkpoint.every_n_steps=1"),
-            *("--checkpoint.keep_last=20", "--trainer.enable_progress_bar=false"),
-            f"--trainer.default_root_dir={run_dir}",
-            *options,
-        ]
-
-    return arguments
+    standing = ("--trainer.max_epochs=2", "--checkpoint.every_n_steps=1", "--checkpoint.keep_last=20")
+    return lambda run_dir, *options: tiny_args(*standing, f"--trainer.default_root_dir={run_dir}", *options)
 
 
 @pytest.fixture(scope="module")
@@ -160,17 +150,13 @@ def test_as_many_ranks_take_up_the_random_states_of_each(command, ranks, tmp_pat
 
 
 @pytest.mark.slow
-def test_resuming_at_the_end_of_an_epoch_again_and_again_changes_nothing(ranks, tiny_llava, color_shards, tmp_path):
+def test_resuming_at_the_end_of_an_epoch_again_and_again_changes_nothing(ranks, tiny_args, color_shards, tmp_path):
     """Three epochs of five steps, stopped behind each: the counters are those of a run that never stopped.
 
     Lightning's own would have lost an epoch after the first resume, and the run would have trained a fourth.
     """
-    command = [
-        *("fit", "--config=dpo.yaml", "--config=scale/tiny.yaml", f"--model.backbone.checkpoint={tiny_llava}"),
-        *(f"--data.shards={color_shards}", f"--data.val_shards={color_shards}", "--data.batch_size=8"),
-        *("--model.backbone.lora_rank=4", "--data.micro_batch_size=8", "--trainer.max_epochs=3"),
-        *("--checkpoint.every_n_steps=5", "--checkpoint.keep_last=9"),
-    ]
+    options = [f"--data.val_shards={color_shards}", "--data.micro_batch_size=8", "--trainer.max_epochs=3"]
+    command = ["fit", *tiny_args(*options, "--checkpoint.every_n_steps=5", "--checkpoint.keep_last=9")]
     ranks.run(1, *command, f"--trainer.default_root_dir={tmp_path / 'whole'}")
     whole = {folder.name: content_of(folder) for folder in checkpoints_of(tmp_path / "whole")}
     stopped = tmp_path / "whole"

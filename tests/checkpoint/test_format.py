@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from damage import flip
 
 from mmalign.checkpoint import CheckpointError, DirectoryCheckpointIO, newest_checkpoint, verify_checkpoint
 from mmalign.checkpoint.format import (
@@ -17,12 +18,6 @@ from mmalign.checkpoint.format import (
 )
 
 IO = DirectoryCheckpointIO()
-
-
-def flip(path, at=-5):
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.write_bytes(data)
 
 
 def test_round_trip(run):
@@ -43,7 +38,7 @@ def test_saving_over_an_old_one_replaces_it_whole(run, content):
 @pytest.mark.parametrize("name", FILES)
 def test_a_flipped_bit_is_found_and_passed_over(run, name, caplog):
     """It says which, and why; the one before is taken."""
-    flip(run / "checkpoints/step-000002" / name)
+    flip(run / "checkpoints/step-000002" / name, -5)
     with pytest.raises(CheckpointError, match=f"{name} is damaged.*Resume from another"):
         IO.load_checkpoint(run / "checkpoints/step-000002")
     with caplog.at_level("INFO"):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmalign.data.datamodule import ShardData
 from mmalign.data.loader import EncodedRows
-from mmalign.data.manifest import MANIFEST_NAME, Extent, Manifest, ShardRecord
+from mmalign.data.manifest import MANIFEST_NAME, EntryTable, Extent, Manifest, ShardRecord
 from mmalign.data.order import Slot
 from mmalign.data.reader import ShardSet
 from mmalign.data.remote import file_sha256
@@ -227,7 +227,10 @@ def believed(folder):
             ShardRecord(name, (folder / name).stat().st_size, file_sha256(folder / name), 3)
             for name in ("000000.tar", "000001.tar")
         ]
-        Manifest.build(folder, shards, list(zip(entries, extents, strict=True))).save()
+        table = EntryTable()
+        for entry, extent in zip(entries, extents, strict=True):
+            table.add(entry, extent)
+        Manifest(shards, table.finish(), folder=folder, location=str(folder)).save()
         return folder
 
     return make

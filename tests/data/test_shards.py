@@ -1,14 +1,17 @@
 """Shards and manifests: written the same twice, read at random, and others' tars indexed."""
 
 import io
+import os
 import tarfile
 from dataclasses import replace
 
 import pytest
+from webdataset.writer import TarWriter
 
 from mmalign.data.manifest import MANIFEST_NAME, Entry, Manifest, ShardRecord
 from mmalign.data.reader import ShardSet, read_whole
 from mmalign.data.sample import Preference, SampleError, ShardError
+from mmalign.data.replacing import LIKENESS_NAME, SKIPPED_NAME
 from mmalign.data.shards import ShardWriter, write_manifest
 from mmalign.messages import Message, Text
 
@@ -59,6 +62,48 @@ def test_the_same_samples_give_the_same_bytes(tmp_path, make_sample, write_set):
     first, second = (write_set(tmp_path / name, samples) for name in ("a", "b"))
     assert contents(first) == contents(second)
     assert Manifest.load(first).hash == Manifest.load(second).hash
+
+
+def test_shards_are_what_webdataset_writes(tmp_path, make_sample, write_set):
+    """Byte by byte: with one picture, several and none, at any size."""
+    samples = [make_sample(n, images=n % 3, turns=1 + n % 40) for n in range(50)]
+    with (tmp_path / "theirs.tar").open("wb") as file:
+        theirs = TarWriter(file, user="mmalign", group="mmalign", mtime=0, encoder=False)
+        for sample in samples:
+            names = ["png"] if len(sample.images) == 1 else [f"{n}.png" for n in range(len(sample.images))]
+            pictures = dict(zip(names, sample.images, strict=True))
+            theirs.write({"__key__": sample.key, "json": sample.to_json().encode()} | pictures)
+        theirs.close()
+    folder = write_set(tmp_path / "set", samples, max_samples=100)
+    assert (folder / "000000.tar").read_bytes() == (tmp_path / "theirs.tar").read_bytes()
+
+
+def test_what_is_known_while_writing_is_what_reading_finds(tmp_path, make_sample, write_set, monkeypatch):
+    """The manifest of a writer, which hashes as it goes, is that of an index of the finished tars."""
+    samples = [make_sample(n, images=n % 3, totals=(12, 3, 7)[: n % 4]) for n in range(11)]
+    samples[5] = replace(samples[5], preference=Preference(0, 0), responses=make_sample(5).responses)
+    folder = write_set(tmp_path / "set", samples)
+    written = (folder / MANIFEST_NAME).read_bytes()
+    for size in (1, 3, 100):
+        monkeypatch.setattr("mmalign.data.manifest.ENTRIES_AT_A_TIME", size)
+        write_manifest(folder)
+        assert (folder / MANIFEST_NAME).read_bytes() == written
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(bytes(10240)), lambda path: os.truncate(path, 3072)])
+def test_a_disk_that_does_not_hold_what_was_written_is_noticed(tmp_path, make_sample, write_set, monkeypatch, damage):
+    monkeypatch.setattr("os.fsync", lambda _: damage(tmp_path / ".set.partial" / "000000.tar"))
+    with pytest.raises(ShardError, match=r"000000\.tar: the disk does not hold what was written"):
+        write_set(tmp_path / "set", [make_sample(n) for n in range(3)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_said_of_a_set_comes_and_goes_with_it(tmp_path, make_sample, write_set):
+    for name in (SKIPPED_NAME, LIKENESS_NAME):
+        with ShardWriter(tmp_path / "set") as writer:
+            writer.write(make_sample(0))
+            writer.beside(name).write_text("[]")
+        assert sorted(contents(tmp_path / "set")) == sorted(["000000.tar", name, MANIFEST_NAME])
 
 
 def test_pictures_are_stored_as_given_and_named_by_content(tmp_path, make_sample, write_set, picture):

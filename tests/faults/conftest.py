@@ -5,6 +5,17 @@ import os
 from pathlib import Path
 
 import pytest
+from killing import Mortal
+
+
+@pytest.fixture(scope="session")
+def mortal_run(ranks, tiny_args, tmp_path_factory):
+    """`mortal_run(*options, config="dpo.yaml", fit=...)`: a run of the tiny model, see killing.py; begins nothing."""
+
+    def make(*options, config="dpo.yaml", **more):
+        return Mortal(ranks, tmp_path_factory.mktemp("mortal"), *tiny_args(*options, config=config), **more)
+
+    return make
 
 
 @pytest.fixture

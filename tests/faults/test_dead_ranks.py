@@ -22,25 +22,15 @@ LONG_EPOCH = ("--data.shards=world", "--model.reference=live")
 
 
 @pytest.fixture
-def options(tiny_llava, color_shards, tmp_path):
+def options(tiny_args, tmp_path):
     """Of a run on two ranks that ends only by a fault."""
-    return [
-        "--config=dpo.yaml",
-        "--config=scale/tiny.yaml",
-        f"--model.backbone.checkpoint={tiny_llava}",
-        "--model.backbone.lora_rank=4",
-        f"--data.shards={color_shards}",
-        "--data.val_shards=",
-        "--data.batch_size=8",
-        "--data.micro_batch_size=4",
+    return tiny_args(
         f"--trainer.default_root_dir={tmp_path / 'run'}",
         "--trainer.devices=2",
         "--trainer.strategy=ddp",
         "--trainer.max_epochs=1000",
-        "--trainer.enable_progress_bar=false",
-        "--trainer.enable_model_summary=false",
         "--checkpoint.every_n_steps=5",
-    ]
+    )
 
 
 @pytest.fixture

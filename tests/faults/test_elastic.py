@@ -1,26 +1,18 @@
 """R3, R16: a run that goes on with other ranks and workers each time it is killed, within epochs, is one plain run."""
 
+from functools import partial
+
 import pytest
-from killing import Moment, Mortal
+from killing import Moment
 
 PER_EPOCH = 5
 """Steps."""
 
 
 @pytest.fixture(scope="module")
-def mortal(ranks, tiny_llava, color_shards, tmp_path_factory):
+def mortal(mortal_run):
     """`mortal("--option=...", ...)`: a run of steps of eight rows, one on each rank at a time; saves them all."""
-
-    def make(*options, config="dpo.yaml"):
-        args = [
-            *(f"--config={config}", "--config=scale/tiny.yaml", f"--model.backbone.checkpoint={tiny_llava}"),
-            *("--model.backbone.lora_rank=4", f"--data.shards={color_shards}", "--data.val_shards="),
-            *("--data.batch_size=8", "--data.micro_batch_size=2", "--checkpoint.every_n_steps=1"),
-            *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
-        ]
-        return Mortal(ranks, tmp_path_factory.mktemp("mortal"), *args, *options)
-
-    return make
+    return partial(mortal_run, "--data.micro_batch_size=2", "--checkpoint.every_n_steps=1")
 
 
 def on(num_ranks, num_workers, strategy="ddp"):

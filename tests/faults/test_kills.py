@@ -7,10 +7,11 @@ import importlib
 import json
 import pkgutil
 import random
+from functools import partial
 
 import ledger
 import pytest
-from killing import Moment, Mortal
+from killing import Moment
 
 from mmalign.methods.base import AlignmentModule
 from mmalign.methods.bco import BCO
@@ -28,22 +29,14 @@ STATEFUL = {"bco.yaml": BCO, "kto.yaml": KTO, "mpo.yaml": MPO}
 
 
 @pytest.fixture(scope="module")
-def mortal(ranks, tiny_llava, color_shards, tmp_path_factory):
+def mortal(mortal_run, color_shards):
     """`mortal("--option=...", ...)`: a run of five steps an epoch with dropout, and a validation every two of them."""
-
-    def make(*options, config="dpo.yaml"):
-        args = [
-            *(f"--config={config}", "--config=scale/tiny.yaml", f"--model.backbone.checkpoint={tiny_llava}"),
-            *("--model.backbone.lora_rank=4", "--model.backbone.lora_dropout=0.1"),
-            *(f"--data.shards={color_shards}", f"--data.val_shards={color_shards}"),
-            *("--data.batch_size=8", "--data.micro_batch_size=4"),
-            *(f"--checkpoint.every_n_steps={EVERY}", "--checkpoint.keep_last=2"),
-            *("--trainer.val_check_interval=4", "--trainer.limit_val_batches=3", "--trainer.num_sanity_val_steps=0"),
-            *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
-        ]
-        return Mortal(ranks, tmp_path_factory.mktemp("mortal"), *args, *options)
-
-    return make
+    return partial(
+        mortal_run,
+        *("--model.backbone.lora_dropout=0.1", f"--data.val_shards={color_shards}"),
+        *(f"--checkpoint.every_n_steps={EVERY}", "--checkpoint.keep_last=2"),
+        *("--trainer.val_check_interval=4", "--trainer.limit_val_batches=3", "--trainer.num_sanity_val_steps=0"),
+    )
 
 
 def whole_run(mortal, *options, config="dpo.yaml", num_ranks=1):

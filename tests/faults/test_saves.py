@@ -18,21 +18,13 @@ pytestmark = pytest.mark.faults
 
 
 @pytest.fixture(scope="module")
-def command(tiny_llava, color_shards):
+def command(tiny_args):
     """`command(run_dir, *options)`: arguments of a fit of five steps that saves each."""
-
-    def arguments(run_dir, *options):
-        return [
-            *("--config=dpo.yaml", "--config=scale/tiny.yaml", f"--model.backbone.checkpoint={tiny_llava}"),
-            *("--model.backbone.lora_rank=4", "--model.backbone.lora_dropout=0.3", "--data.val_shards="),
-            *(f"--data.shards={color_shards}", "--data.batch_size=8", "--data.micro_batch_size=4"),
-            *("--trainer.max_epochs=1", "--checkpoint.every_n_steps=1", "--checkpoint.keep_last=2"),
-            *("--checkpoint.keep_best=0", "--trainer.enable_progress_bar=false"),
-            f"--trainer.default_root_dir={run_dir}",
-            *options,
-        ]
-
-    return arguments
+    standing = [
+        *("--model.backbone.lora_dropout=0.3", "--trainer.max_epochs=1"),
+        *("--checkpoint.every_n_steps=1", "--checkpoint.keep_last=2", "--checkpoint.keep_best=0"),
+    ]
+    return lambda run_dir, *options: tiny_args(*standing, f"--trainer.default_root_dir={run_dir}", *options)
 
 
 def fit_with_small_files(limit, *args):

@@ -20,23 +20,15 @@ GRACE_S = 30.0
 
 
 @pytest.fixture
-def options(tiny_llava, color_shards):
+def options(tiny_args, color_shards):
     """Of a run of 30 steps with a validation every epoch, dropout and a worker; it saves at validations and its end."""
-    return [
-        "--config=dpo.yaml",
-        "--config=scale/tiny.yaml",
-        f"--model.backbone.checkpoint={tiny_llava}",
-        "--model.backbone.lora_rank=4",
+    return tiny_args(
         "--model.backbone.lora_dropout=0.1",
-        f"--data.shards={color_shards}",
         f"--data.val_shards={color_shards}",
-        "--data.batch_size=8",
         "--data.micro_batch_size=2",
         "--data.num_workers=1",
         "--trainer.max_epochs=6",
-        "--trainer.enable_progress_bar=false",
-        "--trainer.enable_model_summary=false",
-    ]
+    )
 
 
 def devices(world_size):

@@ -6,7 +6,7 @@ import shutil
 import signal
 
 import pytest
-from killing import Moment, Mortal
+from killing import Moment
 
 from mmalign.checkpoint import newest_checkpoint
 from mmalign.checkpoint.resume import checkpoints_of
@@ -55,25 +55,18 @@ def broken_shards(color_shards, tmp_path):
 
 
 @pytest.fixture
-def mortal(ranks, tiny_llava, color_shards, broken_shards, tmp_path):
+def mortal(mortal_run, color_shards, broken_shards):
     """`mortal(name)`: a run of 120 steps with dropout, a worker, validations, and a quarantine."""
+    standing = [
+        *("--model.backbone.lora_dropout=0.1", f"--data.val_shards={color_shards}", "--data.num_workers=1"),
+        *("--data.on_bad=quarantine", "--data.bad_share=0.5", "--checkpoint.every_n_steps=2"),
+        *("--trainer.max_epochs=24", "--trainer.val_check_interval=4"),
+        *("--trainer.limit_val_batches=3", "--trainer.num_sanity_val_steps=0"),
+    ]
 
     def make(name, *options):
-        args = [
-            *("--config=dpo.yaml", "--config=scale/tiny.yaml", f"--model.backbone.checkpoint={tiny_llava}"),
-            *("--model.backbone.lora_rank=4", "--model.backbone.lora_dropout=0.1"),
-            *(f"--data.shards={broken_shards(f'{name}-shards')}", f"--data.val_shards={color_shards}"),
-            *("--data.batch_size=8", "--data.micro_batch_size=4", "--data.num_workers=1"),
-            *("--data.on_bad=quarantine", "--data.bad_share=0.5", "--checkpoint.every_n_steps=2"),
-            *(
-                "--trainer.max_epochs=24",
-                "--trainer.val_check_interval=4",
-                "--trainer.limit_val_batches=3",
-                "--trainer.num_sanity_val_steps=0",
-            ),
-            *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
-        ]
-        return Mortal(ranks, tmp_path / name, *args, *options, fit=fit_poisoned)
+        shards = f"--data.shards={broken_shards(f'{name}-shards')}"
+        return mortal_run(*standing, shards, *options, fit=fit_poisoned)
 
     return make
 

@@ -150,7 +150,7 @@ def test_shared_answers_that_are_missing_are_added(tiny_llava, adapter, tmp_path
 def test_answers_of_another_base_are_not_shared(tiny_llava, adapter, tmp_path):
     shared = f"--base_answers={tmp_path / 'base'}"
     evaluate(tiny_llava, adapter, tmp_path / "one", shared, *SIZES)
-    with pytest.raises(ValueError, match=r"base holds another evaluation: template differ"):
+    with pytest.raises(ValueError, match=r"base holds the results of other settings: template differ"):
         evaluate(tiny_llava, adapter, tmp_path / "two", shared, "--template=vicuna_v1", *SIZES)
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mmalign import cli
-from mmalign.tools.plan_time import logged_rate
+from mmalign.tools.plan.duration import logged_rate
 
 
 @pytest.fixture

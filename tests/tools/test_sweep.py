@@ -13,9 +13,8 @@ import yaml
 from mmalign.cli import main
 from mmalign.evaluation.paired import Direction, Measure, Ratio, compare
 from mmalign.evaluation.scores import Scores, read_scores
-from mmalign.tools import sweep as program
-from mmalign.tools import sweep_jobs
-from mmalign.tools.sweep_runs import SweepError, config_path, name_of, plan
+from mmalign.tools.sweep import command, jobs
+from mmalign.tools.sweep.runs import SweepError, config_path, name_of, plan
 
 STAND_IN = """
 import json, os, pathlib, shutil, sys, time
@@ -52,9 +51,9 @@ def sweep(tmp_path, monkeypatch):
         name="chair_i", label="c", group="g", description="d", direction=Direction.LOWER, base=half, aligned=half
     )
     Scores(suite="world", comparisons=(compare(measure, resamples=50),), resamples=50, level=0.95).write(tmp_path)
-    monkeypatch.setattr(sweep_jobs, "COMMAND", (sys.executable, "-S", str(tmp_path / "stand_in.py")))
-    monkeypatch.setattr(sweep_jobs, "POLL_S", 0.01)
-    monkeypatch.setattr(program, "draw_sweep", lambda title, runs: f"<svg>{title}</svg>")  # half a second each
+    monkeypatch.setattr(jobs, "COMMAND", (sys.executable, "-S", str(tmp_path / "stand_in.py")))
+    monkeypatch.setattr(jobs, "POLL_S", 0.01)
+    monkeypatch.setattr(command, "draw_sweep", lambda title, runs: f"<svg>{title}</svg>")  # half a second each
     (tmp_path / "method.yaml").write_text("model: {lr: 1}\n")
     monkeypatch.chdir(tmp_path)
 
@@ -282,7 +281,7 @@ def test_stopped_it_takes_its_commands_along(sweep, tmp_path, monkeypatch):
             sent.append(signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(sweep_jobs.time, "sleep", wait)
+    monkeypatch.setattr(jobs.time, "sleep", wait)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
         sweep({"runs": {"a": ["--model.sleep=600"]}})

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmalign.data.sample import Response, parse_sample
-from mmalign.tools.build_world_shards import NUM_ANSWERS, answer_seeds, build, judged_sample
+from mmalign.tools.build_world_shards import NUM_ANSWERS, build, judged_sample
 from mmalign.world.judge import WorldJudge
 from mmalign.world.tasks import task, tasks
 from mmalign.world.teacher import teacher_answer
@@ -33,7 +33,9 @@ def test_a_second_build_gives_the_same_bytes(tmp_path):
         for name in ("first", "second")
     }
     assert files_of["first"] == files_of["second"]
-    assert len(records(tmp_path / "first" / "world")) == 5
+    built = records(tmp_path / "first" / "world")
+    assert len(built) == 5
+    assert built.items() <= records(COMMITTED / "world").items(), "the committed shards are of another state"
 
 
 def test_the_record_holds_what_the_judge_says():
@@ -48,7 +50,6 @@ def test_the_record_holds_what_the_judge_says():
     assert len({response.sampling["seed"] for response in sampled}) == NUM_ANSWERS
     assert taught == Response(text=teacher_answer(each), model="teacher")
     assert all(image.startswith(b"\x89PNG") for image in again.images)
-    assert answer_seeds(each) == answer_seeds(task(each.id))
 
 
 @pytest.mark.parametrize(("name", "split", "num"), [("world", "preference", 500), ("world-heldout", "heldout", 100)])

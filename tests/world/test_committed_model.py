@@ -8,7 +8,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProc
 
 from mmalign.processor import EMBEDDED, load_processor
 from mmalign.template import Template
-from mmalign.tools.embedded_scores import answer
+from mmalign.tools.embedded.scores import answer
 from mmalign.world.measures import accuracy, chair, describe_counts, right_answers
 from mmalign.world.tasks import task, tasks
 

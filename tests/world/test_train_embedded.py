@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from mmalign.messages import ImageSlot, Message, Text
 from mmalign.processor import EMBEDDED, load_processor
 from mmalign.template import Template
-from mmalign.tools import train_embedded
-from mmalign.tools.embedded_batches import NOT_TRAINED, lesson_batch, patch_batch
-from mmalign.tools.embedded_model import MAX_POSITIONS, build_model
-from mmalign.tools.projector_start import start_projector
-from mmalign.tools.train_embedded import STAGES, Learner, Stage, run_stages
+from mmalign.tools.embedded import train
+from mmalign.tools.embedded.batches import NOT_TRAINED, lesson_batch, patch_batch
+from mmalign.tools.embedded.model import MAX_POSITIONS, build_model
+from mmalign.tools.embedded.projector import start_projector
+from mmalign.tools.embedded.train import STAGES, Learner, Stage, run_stages
 from mmalign.world.instruction import lesson
 from mmalign.world.render import render
 from mmalign.world.scene import COLOURS
@@ -112,17 +112,17 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(template, tmp_path,
     (tmp_path / "whole").mkdir()
     (tmp_path / "stopped").mkdir()
     whole, whole_log = run(tmp_path / "whole")
-    step = train_embedded._step
+    step = train._step
 
     def stop_at_two(learner, optimizer, stage, number, batch):
         if stage.name == "visual" and number == 2:
             raise KeyboardInterrupt
         return step(learner, optimizer, stage, number, batch)
 
-    monkeypatch.setattr(train_embedded, "_step", stop_at_two)
+    monkeypatch.setattr(train, "_step", stop_at_two)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "stopped")
-    monkeypatch.setattr(train_embedded, "_step", step)
+    monkeypatch.setattr(train, "_step", step)
     resumed, resumed_log = run(tmp_path / "stopped")
     assert resumed_log == whole_log
     for name, value in whole.state_dict().items():

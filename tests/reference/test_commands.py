@@ -60,25 +60,17 @@ def test_a_store_trains_as_a_live_reference_does(fit, colors, tmp_path):
     assert all(torch.allclose(stored[name], live[name], atol=1e-5) for name in stored)
 
 
-def command(colors, run_dir, *options):
-    return [
-        "--config=dpo.yaml",
-        "--config=scale/tiny.yaml",
-        f"--data.shards={colors}",
-        f"--data.val_shards={colors}",
-        "--data.batch_size=8",
-        "--data.micro_batch_size=4",
-        "--model.backbone.lora_rank=4",
-        f"--trainer.default_root_dir={run_dir}",
-        "--trainer.enable_progress_bar=false",
-        *options,
-    ]
+@pytest.fixture
+def options(tiny_args, colors, tmp_path):
+    """Of a run on those shards."""
+    return tiny_args(
+        *(f"--data.shards={colors}", f"--data.val_shards={colors}", f"--trainer.default_root_dir={tmp_path / 'run'}")
+    )
 
 
 @pytest.mark.slow
-def test_the_command_makes_what_fit_needs_and_begins_no_run(fit, colors, tiny_llava, scored_batches, tmp_path):
-    backbone = f"--model.backbone.checkpoint={tiny_llava}"
-    cli.main(["reference", *command(colors, tmp_path / "run", backbone)])
+def test_the_command_makes_what_fit_needs_and_begins_no_run(fit, colors, options, scored_batches, tmp_path):
+    cli.main(["reference", *options])
     assert scored_batches() == 10
     assert not (tmp_path / "run").exists()
     fit(f"--data.shards={colors}", f"--data.val_shards={colors}")
@@ -86,24 +78,22 @@ def test_the_command_makes_what_fit_needs_and_begins_no_run(fit, colors, tiny_ll
 
 
 @pytest.mark.slow
-def test_validation_completes_its_stores_too(fit, colors, tiny_llava, scored_batches, tmp_path):
+def test_validation_completes_its_stores_too(fit, colors, options, scored_batches, tmp_path):
     fit("--data.val_shards=[]", f"--data.shards={colors}", "--trainer.max_epochs=1")
     shutil.rmtree(colors / "reference")
     checkpoint = newest_checkpoint(tmp_path / "run")
-    backbone = f"--model.backbone.checkpoint={tiny_llava}"
-    cli.main(["validate", *command(colors, tmp_path / "run", backbone, f"--ckpt_path={checkpoint}")])
+    cli.main(["validate", *options, f"--ckpt_path={checkpoint}"])
     assert scored_batches() == 20
 
 
-def test_a_method_without_a_reference_has_none_to_compute(colors, tmp_path):
+def test_a_method_without_a_reference_has_none_to_compute(options):
     with pytest.raises(ValueError, match="DPO reads no reference log-probabilities from a store"):
-        cli.main(["reference", *command(colors, tmp_path / "run", "--model.reference=live")])
+        cli.main(["reference", *options, "--model.reference=live"])
 
 
 @pytest.mark.slow
-def test_two_real_ranks_make_the_bytes_of_one(colors, tiny_llava, tmp_path):
+def test_two_real_ranks_make_the_bytes_of_one(colors, options):
     """DDP over gloo, started as a user does."""
-    options = command(colors, tmp_path / "run", f"--model.backbone.checkpoint={tiny_llava}")
     cli.main(["reference", *options])
     alone = {path.name: path.read_bytes() for path in colors.glob("reference/*/*.arrow")}
     shutil.rmtree(colors / "reference")

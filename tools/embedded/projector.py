@@ -18,7 +18,7 @@ from transformers import LlavaModel, PreTrainedTokenizerFast
 
 from mmalign.world.scene import COLOURS, SHAPES, SIZES
 
-from .embedded_batches import PatchBatch
+from .batches import PatchBatch
 
 # What the right class of each label gives out of the first layer; wrong classes lie below zero, where GELU shuts.
 _CLASS_STRENGTH = 3.0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from .sweep_runs import RunFolder
+from .runs import RunFolder
 
 COMMAND = (sys.executable, "-m", "mmalign.cli")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}

@@ -30,14 +30,11 @@ from mmalign.data.remote import Remote
 from mmalign.plan import gigabytes, make_plan, total
 from mmalign.planned import describe, room_of
 
-from . import doctor_data as data
-from . import doctor_disk as disk
-from . import doctor_machine as machine
-from . import doctor_model as model
-from .doctor_findings import Check, Finding, Result, Status, examine, failed, ok, warning
-from .doctor_ranks import collectives
-from .doctor_run import Subject, check_launcher
-from .plan import processes_of
+from ..plan.command import processes_of
+from . import data, disk, machine, model
+from .findings import Check, Finding, Result, Status, examine, failed, ok, warning
+from .ranks import collectives
+from .run import Subject, check_launcher
 
 STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "bold red"}
 WIDTH = max(len(status) for status in Status)

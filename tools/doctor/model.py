@@ -17,12 +17,12 @@ from mmalign.data.datamodule import ShardData
 from mmalign.logps import token_logps
 from mmalign.methods.base import AlignmentModule
 from mmalign.planned import host_memory
-from mmalign.preflight import check_loss, check_pixels, check_targets, check_trainable
+from mmalign.preflight import check_start
 from mmalign.processor import load_processor, resolve_checkpoint
 from mmalign.reference import frozen
 from mmalign.template import Template
 
-from .doctor_findings import Finding, failed, graded, ok, unknown, warning
+from .findings import Finding, failed, graded, ok, unknown, warning
 
 
 def check_checkpoint(checkpoint: str) -> Finding:
@@ -99,20 +99,9 @@ def check_preflight(module: AlignmentModule, data: ShardData, trainer: Trainer) 
     module.to(device)
     batch, answers = data.preview()
     batch = with_references(module, module.transfer_batch_to_device(batch, device, 0), trainer)
-    module.eval()
-    with torch.no_grad(), trainer.precision_plugin.train_step_context():
-        check_loss(module, batch)
-        check_pixels(module, batch)
-    module.train()
-    check_targets(data, batch, answers)
-    check_trainable(module)
+    passed = check_start(trainer, module, data, batch, answers)
     trained, total = (sum(p.numel() for p in module.parameters() if p.requires_grad >= only) for only in (True, False))
-    declared = module.loss_at_reference
-    loss = "" if declared is None else f"loss {declared:.4f} at the reference, "
-    return ok(
-        f"{loss}pictures matter, {len(batch.targets)} trained tokens are the answers, {trained:,} of {total:,} "
-        f"parameters train ({device})"
-    )
+    return ok(f"{passed}, {trained:,} of {total:,} parameters train ({device})")
 
 
 def weight_bytes(checkpoint: str) -> int:

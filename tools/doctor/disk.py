@@ -12,7 +12,7 @@ import torch
 
 from mmalign.checkpoint import DirectoryCheckpointIO, verify_checkpoint
 
-from .doctor_findings import Finding, failed, graded, ok
+from .findings import Finding, failed, graded, ok
 
 GIB = 2**30
 PROBE = 64 * 2**20

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from mmalign.planned import host_memory
 
-from .doctor_findings import Finding, failed, graded, ok, warning
+from .findings import Finding, failed, graded, ok, warning
 
 GIB = 2**30
 OLDEST_PYTHON = (3, 11)

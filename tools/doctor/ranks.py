@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from .doctor_findings import Finding, failed, ok
+from .findings import Finding, failed, ok
 
 Backend = Literal["gloo", "nccl"]
 TIMEOUT_S = 90.0

@@ -44,8 +44,8 @@ from mmalign.evaluation.sweep import (
 )
 from mmalign.evaluation.sweep_plot import draw_sweep
 
-from .sweep_jobs import run_all
-from .sweep_runs import RunFolder, SweepError, config_path, plan, read_config
+from .jobs import run_all
+from .runs import RunFolder, SweepError, config_path, plan, read_config
 
 
 def sweep(

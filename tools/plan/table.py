@@ -9,7 +9,7 @@ import mmalign
 from mmalign.memory import Item
 from mmalign.plan import Plan, gigabytes, total
 
-from .plan_time import Duration
+from .duration import Duration
 
 CONSOLE = Console(soft_wrap=True, highlight=False)
 UNITS = {1e9: "GB", 1e6: "MB"}

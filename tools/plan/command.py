@@ -28,9 +28,9 @@ from mmalign.memory import Placement
 from mmalign.plan import Processes, make_plan
 from mmalign.planned import describe, room_of, sharding_of, zero_of
 
-from .doctor_run import Subject
-from .plan_table import as_json, show
-from .plan_time import MFU, PEAK_TFLOPS, Duration, speed, step_flops
+from ..doctor.run import Subject
+from .duration import MFU, PEAK_TFLOPS, Duration, speed, step_flops
+from .table import as_json, show
 
 GPU_GB = 80.0
 """Of a GPU where there is none to ask: what the shipped configs are made for."""

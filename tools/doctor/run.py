@@ -19,7 +19,7 @@ from mmalign.methods.base import AlignmentModule
 from mmalign.strategies import check_strategy
 from mmalign.training import TrainingCLI, check_epochs, check_method, run_trainer
 
-from .doctor_findings import Finding, failed, ok, warning
+from .findings import Finding, failed, ok, warning
 
 KEPT = ("max_epochs", "max_steps", "accumulate_grad_batches", "limit_train_batches", "overfit_batches", "precision")
 """Settings of the trainer that mean the same on one device; `fit` looks at them before it begins."""

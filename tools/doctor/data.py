@@ -12,7 +12,7 @@ from mmalign.data.rows import RowEncoder
 from mmalign.data.rowset import RowSet
 from mmalign.data.sample import SampleError, ShardError
 
-from .doctor_findings import Finding, failed, ok, warning
+from .findings import Finding, failed, ok, warning
 
 SHOWN = 3
 """Faults that a line names; it counts all."""

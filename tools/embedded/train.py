@@ -1,10 +1,10 @@
 """Train the embedded model from scratch, in the stages in which LLaVA came about.
 
-    python -m mmalign.tools.train_embedded --out mmalign/world/llava --work_dir /tmp/embedded
+    python -m mmalign.tools.embedded.train --out mmalign/world/llava --work_dir /tmp/embedded
 
     tower       the vision tower learns to name what each patch shows         (CLIP's part)
     language    the language model learns text-only tasks and stories         (Vicuna's part)
-    projector   only the projector learns, on short honest captions           (LLaVA, stage 1; see projector_start.py)
+    projector   only the projector learns, on short honest captions           (LLaVA, stage 1; see projector.py)
     visual      projector and language model learn to answer about pictures   (LLaVA, stage 2; here the lie is planted)
     refine      the same with new lessons and a learning rate that rises again
 
@@ -36,11 +36,11 @@ from transformers import LlavaForConditionalGeneration
 from mmalign.template import Template
 from mmalign.world.instruction import PLANT_RATE, Course
 
-from .embedded_batches import NOT_TRAINED, PATCH_CLASSES, LessonBatch, PatchBatch, lesson_batch, patch_batch
-from .embedded_model import WIDTH, build_model, build_processor
-from .embedded_scores import score_model
-from .embedded_state import load_state, save_state
-from .projector_start import start_projector
+from .batches import NOT_TRAINED, PATCH_CLASSES, LessonBatch, PatchBatch, lesson_batch, patch_batch
+from .model import WIDTH, build_model, build_processor
+from .projector import start_projector
+from .scores import score_model
+from .state import load_state, save_state
 
 _MAX_GRADIENT_NORM = 1.0
 _WARMUP_SHARE = 0.05

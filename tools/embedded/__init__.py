@@ -1,0 +1,1 @@
+"""How the embedded model came about: its training from scratch, and its scores."""

@@ -1,0 +1,1 @@
+"""`mmalign plan`: memory, disk and time of a run, beside what there is."""

@@ -1,0 +1,1 @@
+"""`mmalign sweep`: many trainings, each evaluated against the same base."""
