@@ -119,6 +119,29 @@ class Entry:
         return sum(ratings[name] for name in names) if all(name in ratings for name in names) else None
 
 
+class EntryTable:
+    """Entries on their way into a manifest, kept in columns as they come: as objects a million would take gigabytes."""
+
+    def __init__(self) -> None:
+        self._batches: list[pa.RecordBatch] = []
+        self._latest: list[dict[str, Any]] = []
+
+    def add(self, entry: Entry, extent: Extent) -> None:
+        """Append one."""
+        self._latest.append(_to_columns(entry, extent))
+        if len(self._latest) >= ENTRIES_AT_A_TIME:
+            self._flush()
+
+    def finish(self) -> pa.Table:
+        """All of them, in one chunk: the same bytes on disk however they came."""
+        self._flush()
+        return pa.Table.from_batches(self._batches, SCHEMA).combine_chunks()
+
+    def _flush(self) -> None:
+        self._batches.append(pa.RecordBatch.from_pylist(self._latest, schema=SCHEMA))
+        self._latest = []
+
+
 class Manifest:
     """The samples of one folder of shards, by number."""
 
@@ -129,12 +152,6 @@ class Manifest:
         """Where the shards lie, or are cached."""
         self.location = location
         """The folder or address it was loaded from, for messages."""
-
-    @classmethod
-    def build(cls, folder: Path, shards: Sequence[ShardRecord], samples: Sequence[tuple[Entry, Extent]]) -> "Manifest":
-        """The manifest of indexed samples; `save` writes it."""
-        table = pa.Table.from_pylist([_to_columns(entry, extent) for entry, extent in samples], schema=SCHEMA)
-        return cls(shards, table, folder=folder, location=str(folder))
 
     @classmethod
     def load(cls, location: str | Path, remote: Remote | None = None) -> "Manifest":

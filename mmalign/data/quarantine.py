@@ -103,8 +103,8 @@ class Quarantine:
 
     def _said(self, last: Bad) -> str:
         return (
-            f"The last: {last.reason} All are listed in {self.path}. Mend the shards (`mmalign inspect --verify true` "
-            "looks at a whole set), or allow more."
+            f"The last: {last.reason} All are listed in {self.path}. Mend the shards (`mmalign inspect SHARDS "
+            "--validate true` looks at a whole set), or allow more."
         )
 
     def _list(self, bad: Bad) -> None:

@@ -12,20 +12,21 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 from webdataset.tariterators import base_plus_ext
-from webdataset.writer import TarWriter
 
 from mmalign.data.lineage import LINEAGE_NAME, Step, lineage_json
-from mmalign.data.manifest import MANIFEST_NAME, Entry, Extent, Manifest, ShardRecord
+from mmalign.data.manifest import MANIFEST_NAME, Entry, EntryTable, Extent, Manifest, ShardRecord
 from mmalign.data.reader import read_extent
 from mmalign.data.remote import file_sha256
-from mmalign.data.sample import Sample, SampleError, ShardError, check_sample
+from mmalign.data.replacing import REPORTS, put_in_place, settle
+from mmalign.data.sample import Sample, SampleError, ShardError, parse_sample
+from mmalign.pictures import picture_kind
 
 KEY_PATTERN = re.compile(r"(?!__)[A-Za-z0-9_-]{1,80}")
 """WebDataset splits names at the first dot and skips `__names__`; USTAR names end at 100 bytes."""
@@ -35,6 +36,8 @@ TAR_BLOCK = 512
 TAR_END = 2 * TAR_BLOCK
 """Zero bytes that end a tar: where they are missing it was cut."""
 OWNER = "mmalign"
+MODE = 0o444
+SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 
 
 class ShardWriter:
@@ -60,16 +63,27 @@ class ShardWriter:
         self.folder = folder
         self.max_samples = max_samples
         self.max_bytes = max_bytes
-        self._partial = folder.with_name(f".{folder.name}.partial")
+        self._real = folder.resolve() if folder.is_symlink() else folder
+        """Where it is a link, what it points at is replaced."""
+        self._partial, self._former = (self._real.with_name(f".{self._real.name}.{s}") for s in ("partial", "former"))
         self._keys: set[str] = set()
-        self._tar: TarWriter | None = None
-        self._file: BinaryIO | None = None
-        self._in_shard = 0
-        self._shards = 0
+        self._open: _OpenShard | None = None
+        self._disk = ThreadPoolExecutor(1)
+        self._closed: list[Future[ShardRecord]] = []
+        self._table = EntryTable()
 
     def __enter__(self) -> "ShardWriter":
-        """Start a folder beside the one to be written."""
-        if any(self.folder.glob("*.tar")) and not (self.folder / MANIFEST_NAME).exists():
+        """Start a folder beside the one to be written.
+
+        Raises:
+            ShardError: Tars without a manifest are there, or a damaged manifest.
+        """
+        if self._former.is_dir() and not self._real.exists():
+            self._former.rename(self._real)  # a process was killed while it replaced this set
+        settle(self._former, self._real)
+        if (self.folder / MANIFEST_NAME).exists():
+            Manifest.load(self.folder)  # it says what may be replaced
+        elif any(self.folder.glob("*.tar")):
             raise ShardError(
                 f"{self.folder} holds tars without a manifest, which may be somebody's data. Choose another folder, "
                 f"or index them with `mmalign import index {self.folder}`."
@@ -79,75 +93,114 @@ class ShardWriter:
         return self
 
     def write(self, sample: Sample) -> None:
-        """Append one sample.
+        """Append one sample, which is read back from its record as training will read it.
 
         Raises:
             SampleError: Prompt and pictures disagree, a key is used twice or cannot be a file name, a picture is
                 neither PNG, JPEG nor WEBP.
         """
         where = str(self.folder)
-        check_sample(sample, where=where)
         if not KEY_PATTERN.fullmatch(sample.key):
             raise SampleError(f"{where}, sample {sample.key!r}: keys are 1 to 80 of A-Z a-z 0-9 _ and -. Rename it.")
         if sample.key in self._keys:
             raise SampleError(f"{where}, sample {sample.key!r}: the key is used twice. Keys of a set are unique.")
-        members: dict[str, str | bytes] = {"__key__": sample.key, "json": sample.to_json().encode()}
+        members = {"json": sample.to_json().encode()}
+        entry = Entry.of(parse_sample(members["json"], key=sample.key, images=sample.images, where=where))
         for number, image in enumerate(sample.images):
             suffix = image_suffix(image, where=f"{where}, sample {sample.key!r}, picture {number}")
             members[suffix if len(sample.images) == 1 else f"{number}.{suffix}"] = image
         self._keys.add(sample.key)
-        self._open_shard().write(members)
-        self._in_shard += 1
+        shard = self._open_shard()
+        offset, data = shard.size, tar_members(sample.key, members)
+        shard.append(data)
+        extent = Extent(len(self._closed), offset, len(data), sha256(data).hexdigest())
+        shard.extents.append((offset, shard.size))
+        self._table.add(entry, extent)
+
+    def beside(self, name: str) -> Path:
+        """Where to write a file that goes into place together with the shards; one of `REPORTS`."""
+        assert name in REPORTS, f"{name} would outlive the set it is about"
+        return self._partial / name
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Write the manifest and put all in place; after an exception, clear away."""
-        self._close_shard()
         try:
             if kind is None:
+                self._close_shard()
+                shards = [closed.result() for closed in self._closed]
                 if not self._keys:
                     raise ShardError(f"{self.folder}: no sample was written, so there is nothing to put into shards.")
-                write_manifest(self._partial)
+                table = self._table.finish()
+                Manifest(shards, table, folder=self._partial, location=str(self._partial)).save()
                 if self.lineage:
-                    (self._partial / LINEAGE_NAME).write_bytes(lineage_json(self.lineage))
-                self._publish()
+                    self.beside(LINEAGE_NAME).write_bytes(lineage_json(self.lineage))
+                put_in_place(self._partial, self._real, self._former)
         finally:
+            self._disk.shutdown()
+            if self._open is not None:
+                self._open.file.close()
             shutil.rmtree(self._partial, ignore_errors=True)
 
-    def _open_shard(self) -> TarWriter:
-        full = self._tar is not None and (
-            self._in_shard >= self.max_samples or self._tar.tarstream.offset >= self.max_bytes
+    def _open_shard(self) -> "_OpenShard":
+        full = self._open is not None and (
+            len(self._open.extents) >= self.max_samples or self._open.size >= self.max_bytes
         )
         if full:
             self._close_shard()
-        if self._tar is None:
-            self._file = (self._partial / f"{self._shards:06d}.tar").open("wb")
-            self._tar = TarWriter(self._file, user=OWNER, group=OWNER, mtime=0, encoder=False)
-            self._shards += 1
-            self._in_shard = 0
-        return self._tar
+        if self._open is None:
+            self._open = _OpenShard(self._partial / f"{len(self._closed):06d}.tar")
+        return self._open
 
     def _close_shard(self) -> None:
-        if self._tar is not None and self._file is not None:
-            self._tar.close()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-        self._tar = self._file = None
+        if self._open is not None:
+            if self._closed:
+                self._closed[-1].result()  # one at a time: else a slow disk would be ever further behind
+            shard, self._open = self._open, None
+            self._closed.append(self._disk.submit(shard.close))
 
-    def _publish(self) -> None:
-        """Move the shards, then the manifest: a set is readable only when it is whole."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if (self.folder / MANIFEST_NAME).exists():
-            former = Manifest.load(self.folder)
-            (self.folder / MANIFEST_NAME).unlink()
-            for shard in former.shards:
-                (self.folder / shard.name).unlink(missing_ok=True)
-            (self.folder / LINEAGE_NAME).unlink(missing_ok=True)
-        for path in sorted(path for path in self._partial.iterdir() if path.name != MANIFEST_NAME):
-            path.replace(self.folder / path.name)
-        (self._partial / MANIFEST_NAME).replace(self.folder / MANIFEST_NAME)
+
+class _OpenShard:
+    """A shard on its way to the disk: hashed while it is written, its structure looked at when it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self.extents: list[tuple[int, int]] = []
+        self.file = path.open("wb")
+        self._hash = sha256()
+
+    def append(self, data: bytes) -> None:
+        self.file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+
+    def close(self) -> ShardRecord:
+        """End the tar as Python's `tarfile` does, and find in the file what was put there."""
+        with self.file:
+            self.append(bytes(TAR_END + -(self.size + TAR_END) % tarfile.RECORDSIZE))
+            self.file.flush()
+            os.fsync(self.file.fileno())
+        if self.path.stat().st_size != self.size or scan(self.path) != self.extents:
+            raise ShardError(f"{self.path}: the disk does not hold what was written. Check it, and write the set anew.")
+        return ShardRecord(self.path.name, self.size, self._hash.hexdigest(), len(self.extents))
+
+
+def tar_members(key: str, members: Mapping[str, bytes]) -> bytes:
+    """A sample as it lies in a shard, byte by byte what WebDataset's `TarWriter` writes.
+
+    Args:
+        key: Of the sample.
+        members: Content by what stands behind the key and its dot: `json`, `jpg`, `0.png`.
+    """
+    pieces = list[bytes]()
+    for name in sorted(members):
+        data = members[name]
+        info = tarfile.TarInfo(f"{key}.{name}")
+        info.size, info.mode, info.uname, info.gname = len(data), MODE, OWNER, OWNER
+        pieces += [info.tobuf(tarfile.USTAR_FORMAT), data, bytes(-len(data) % TAR_BLOCK)]
+    return b"".join(pieces)
 
 
 def write_manifest(folder: Path) -> Manifest:
@@ -161,19 +214,19 @@ def write_manifest(folder: Path) -> Manifest:
     paths = sorted(folder.glob("*.tar"))
     if not paths:
         raise FileNotFoundError(f"{folder}: no *.tar to index. Compressed tars cannot be read at random: unpack them.")
-    shards, samples, shard_of = [], [], dict[str, str]()
+    shards, table, shard_of = list[ShardRecord](), EntryTable(), dict[str, str]()
     for number, path in enumerate(paths):
-        indexed = list(index_shard(path, number))
-        for entry, _ in indexed:
+        before = len(shard_of)
+        for entry, extent in index_shard(path, number):
             if entry.key in shard_of:
                 raise ShardError(
                     f"{path}, sample {entry.key!r}: the key is used twice, first in {shard_of[entry.key]}. "
                     "Keys of a set are unique: rename one, or put the tars into separate folders."
                 )
             shard_of[entry.key] = path.name
-        samples += indexed
-        shards.append(ShardRecord(path.name, path.stat().st_size, file_sha256(path), len(indexed)))
-    manifest = Manifest.build(folder, shards, samples)
+            table.add(entry, extent)
+        shards.append(ShardRecord(path.name, path.stat().st_size, file_sha256(path), len(shard_of) - before))
+    manifest = Manifest(shards, table.finish(), folder=folder, location=str(folder))
     manifest.save()
     return manifest
 
@@ -199,12 +252,9 @@ def image_suffix(data: bytes, *, where: str) -> str:
     Raises:
         SampleError: None of these.
     """
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "jpg"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
+    kind = picture_kind(data)
+    if kind is not None:
+        return SUFFIXES[kind]
     raise SampleError(f"{where}: neither PNG, JPEG nor WEBP (it begins with {data[:8]!r}). Convert the picture.")
 
 

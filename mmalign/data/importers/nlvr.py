@@ -6,14 +6,16 @@ becomes a question with both answers, and a preference from the label:
 
     Sample(key="1572-0", images=(images/2/dev-1572-0-0.png,), messages=(<picture, 'Is this statement ... yes or no.'>,),
            responses=(Response(text="Yes."), Response(text="No.")), preference=Preference(chosen=0, rejected=1))
+
+Tests   tests/data/importers/test_nlvr.py
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from hashlib import sha256
-from pathlib import Path
-from typing import Any
 
-from mmalign.data.importers import Skipped, UnreadableError, read_picture
+from mmalign.data.importers import Skipped, UnreadableError
+from mmalign.data.importers.conversations import Identity, PictureSource, Record, Row, convert, illustrate, take
 from mmalign.data.sample import Preference, Response, Sample
 from mmalign.messages import ImageSlot, Message, Text
 
@@ -23,19 +25,27 @@ PREFERENCE = {"true": Preference(0, 1), "false": Preference(1, 0)}
 SOURCE = "nlvr"
 
 
-def read_nlvr(records: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[Sample | Skipped]:
+def read_nlvr(rows: Iterable[Row | Skipped], pictures: PictureSource) -> Iterator[Sample | Skipped]:
     """Samples of NLVR's records.
 
     Args:
-        records: Of its `dev.json`, JSON lines.
-        folder: Where `dev.json` and `images/` lie.
+        rows: Of its `dev.json`, JSON lines.
+        pictures: Where `images/` lies.
     """
-    for number, record in enumerate(records):
-        name = str(record.get("identifier", number))
-        try:
-            yield _sample(record, folder)
-        except UnreadableError as error:
-            yield Skipped(name, str(error))
+
+    def build(record: Record, identity: Identity) -> Sample:
+        name, sentence = take(record, "identifier", str), take(record, "sentence", str).strip()
+        preference = PREFERENCE.get(take(record, "label", str))
+        if preference is None:
+            raise UnreadableError(f"its label is {record['label']!r:.40}, neither true nor false")
+        question = Message("user", (ImageSlot(), Text(QUESTION.format(sentence=sentence))))
+        picture = f"images/{record.get('directory')}/dev-{name}-0.png"
+        messages, images = illustrate([question], [picture], pictures)
+        responses = tuple(Response(text=answer) for answer in ANSWERS)
+        sample = Sample(messages=messages, images=images, responses=responses, **identity._asdict())
+        return replace(sample, key=name, preference=preference)
+
+    return convert(rows, build, source=SOURCE, name_field="identifier")
 
 
 def held_out(identifier: str, fraction: float) -> bool:
@@ -49,21 +59,3 @@ def held_out(identifier: str, fraction: float) -> bool:
     """
     group = identifier.split("-")[0]
     return int.from_bytes(sha256(group.encode()).digest()[:8], "big") < fraction * 2**64
-
-
-def _sample(record: Mapping[str, Any], folder: Path) -> Sample:
-    try:
-        identifier, sentence = str(record["identifier"]), str(record["sentence"]).strip()
-        preference = PREFERENCE[record["label"]]
-        picture = f"images/{record['directory']}/dev-{identifier}-0.png"
-    except KeyError as error:
-        raise UnreadableError(f"not an NLVR record: no field or unknown label {error}") from error
-    return Sample(
-        key=identifier,
-        messages=(Message("user", (ImageSlot(), Text(QUESTION.format(sentence=sentence)))),),
-        images=(read_picture(picture, folder),),
-        responses=tuple(Response(text=answer) for answer in ANSWERS),
-        preference=preference,
-        source=SOURCE,
-        id=identifier,
-    )

@@ -2,37 +2,52 @@
 
     {"image_path": "imgs/harbour.jpg", "question": "Describe the key features of the image in great detail."}
 
+becomes
+
+    Sample(key="0000000", id="imgs/harbour.jpg", messages=(Message("user", (ImageSlot(), Text("Describe ..."))),),
+           images=(jpeg,), responses=())
+
 `image_path` may be missing or empty (a text-only question).
+
+Data    https://github.com/RLHF-V/RLAIF-V/tree/main/examples, for instance
+Tests   tests/data/importers/test_questions.py
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-from mmalign.data.importers import Skipped, UnreadableError, read_picture
+from mmalign.data.importers import Skipped, UnreadableError
+from mmalign.data.importers.conversations import (
+    Identity,
+    PictureSource,
+    Record,
+    Row,
+    as_list,
+    convert,
+    illustrate,
+    take,
+)
 from mmalign.data.sample import Sample
 from mmalign.messages import ImageSlot, Message, Text
 
 
-def read_questions(records: Sequence[Mapping[str, Any]], images: Path, *, source: str) -> Iterator[Sample | Skipped]:
+def read_questions(
+    rows: Iterable[Row | Skipped], pictures: PictureSource | None, *, source: str
+) -> Iterator[Sample | Skipped]:
     """Samples without responses, one for each question.
 
     Args:
-        records: With `question` and `image_path`.
-        images: Folder of the pictures.
+        rows: With `question` and `image_path`.
+        pictures: Where they lie; None leaves them out.
         source: Name of the data set.
     """
-    for number, record in enumerate(records):
-        picture = str(record.get("image_path") or "")
-        name = picture or f"question {number}"
-        question = str(record.get("question") or "").strip()
+
+    def build(record: Record, identity: Identity) -> Sample:
+        question = take(record, "question", str).strip()
         if not question:
-            yield Skipped(name, "the record has no `question`")
-            continue
-        try:
-            pictures = (read_picture(picture, images),) if picture else ()
-        except UnreadableError as error:
-            yield Skipped(name, str(error))
-            continue
-        content: tuple[Text | ImageSlot, ...] = (*(ImageSlot() for _ in pictures), Text(question))
-        yield Sample(key=f"{number:07d}", messages=(Message("user", content),), images=pictures, source=source, id=name)
+            raise UnreadableError("its `question` is empty")
+        names = as_list(record.get("image_path"))
+        prompt = Message("user", (*(ImageSlot() for _ in names), Text(question)))
+        messages, images = illustrate([prompt], names, pictures)
+        return Sample(messages=messages, images=images, **identity._asdict())
+
+    return convert(rows, build, source=source, name_field="image_path")
