@@ -2,19 +2,32 @@
 
 Every prompt has its own seed: temperature sampling adds Gumbel noise drawn from that prompt's own generator to the
 scaled logits and takes the largest (Gumbel-max), which samples the same distribution as a draw from the softmax.
+
+A prompt may hide some of its image tokens: no position looks at them, in no layer, in prefill and while decoding with
+a cache. They keep their places, so all other tokens keep their positions.
+
+Tests   tests/test_generate.py
 """
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from PIL import Image
 from torch import Tensor, nn
-from transformers import LlavaForConditionalGeneration, LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
+from transformers import (
+    LlavaForConditionalGeneration,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TopPLogitsWarper,
+)
 
 from mmalign.embedding import embed
 from mmalign.messages import Message, Text
@@ -33,6 +46,8 @@ class Sampling:
     """0 takes the likeliest token; the paper samples its candidates at 0.7."""
     top_p: float = 1.0
     """Keep the smallest set of tokens with this much probability."""
+    until: str = ""
+    """Regular expression: an answer ends behind its first match, each at its own; empty matches nothing."""
 
 
 class Prompt(NamedTuple):
@@ -42,6 +57,8 @@ class Prompt(NamedTuple):
     images: tuple[Image.Image, ...] = ()
     seed: int = 0
     """Of this prompt's own random numbers; unused at temperature 0."""
+    hidden: tuple[int, ...] = ()
+    """Image tokens that nothing looks at, counted from 0 through all pictures of the prompt."""
 
 
 IDLE = Prompt((Message("user", (Text("."),)),))
@@ -68,10 +85,31 @@ def generate(
         sampling: Temperature and limits.
         batch_size: Prompts that run together; long ones first, so that little is padded.
         progress: Called with the number of answers done after every batch.
+
+    Raises:
+        ValueError: A prompt hides image tokens that it does not have.
+    """
+    found = generate_ids(model, template, prompts, sampling, batch_size=batch_size, progress=progress)
+    return [cut_behind(sampling.until, template.decode_response(ids)) for ids in found]
+
+
+def generate_ids(
+    model: nn.Module,
+    template: Template,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    *,
+    batch_size: int = 16,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[list[int]]:
+    """What `generate` decodes: the new tokens of each prompt, up to its end token.
+
+    Where they go on from an opening, decode the two together: by itself a continuation does not say whether it begins
+    with a space. They may go beyond the match of `Sampling.until`, by the rest of the token that completed it.
     """
     encoded = [template.encode_prompt(prompt.messages) for prompt in prompts]
     longest_first = sorted(range(len(prompts)), key=lambda i: -len(encoded[i]))
-    answers = [""] * len(prompts)
+    answers = [list[int]() for _ in prompts]
     was_training = model.training
     model.eval()
     done = 0
@@ -83,11 +121,23 @@ def generate(
             waiting = [(encoded[i], prompts[i]) for i in chosen] or [(template.encode_prompt(IDLE.messages), IDLE)]
             ids = _generate_batch(model, template, waiting, sampling)
             for i, answer in zip(chosen, ids, strict=False):
-                answers[i] = template.decode_response(answer)
+                answers[i] = answer
             done += len(chosen)
             progress(done)
     model.train(was_training)
     return answers
+
+
+def cut_behind(until: str, text: str, start: int = 0) -> str:
+    """The text up to the end of the first match.
+
+    Args:
+        until: Regular expression; empty cuts nothing.
+        text: An answer.
+        start: Where to look from.
+    """
+    match = re.compile(until).search(text, start) if until else None
+    return text[: match.end()] if match else text
 
 
 def _generate_batch(
@@ -113,24 +163,76 @@ def _generate_batch(
     pixels = pixel_values(template.processor, [image for prompt in prompts for image in prompt.images]).to(device)
     inputs: dict[str, Any] = {"input_ids": input_ids}
     if is_sharded(model):  # pictures or none, the same parameters are gathered
-        inputs = {"inputs_embeds": embed(_llava(model), input_ids, pixels, idle=True), "synced_gpus": True}
+        inputs = {"inputs_embeds": embed(llava_of(model), input_ids, pixels, idle=True), "synced_gpus": True}
     elif len(pixels):  # left out where there is none: `None` would reach the tower (transformers 5.23)
         inputs["pixel_values"] = pixels.to(next(model.parameters()).dtype)
+    if any(prompt.hidden for prompt in prompts):  # transformers would count positions from the mask, and close the gaps
+        inputs["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        attention_mask = _hide(attention_mask, input_ids == template.image_token_id, prompts)
+    start = width if "input_ids" in inputs else 0  # behind embeddings it gives new tokens only
     output = cast(Any, model).generate(
         **inputs,
         attention_mask=attention_mask,
         max_new_tokens=sampling.max_new_tokens,
         do_sample=False,
         logits_processor=sampling_processors(sampling, [prompt.seed for prompt in prompts]),
+        stopping_criteria=StoppingCriteriaList([Until(sampling.until, template, start)] if sampling.until else []),
         eos_token_id=template.eos_token_id,
         pad_token_id=pad,
     )
-    new = output[:, width if "input_ids" in inputs else 0 :].tolist()  # behind embeddings it gives new tokens only
-    return [ids[: ids.index(template.eos_token_id)] if template.eos_token_id in ids else ids for ids in new]
+    return [_trimmed(ids, template) for ids in output[:, start:].tolist()]
 
 
-def _llava(model: nn.Module) -> LlavaForConditionalGeneration:
+def _hide(
+    attention_mask: Int[Tensor, "rows tokens"], is_image: Bool[Tensor, "rows tokens"], prompts: Sequence[Prompt]
+) -> Int[Tensor, "rows tokens"]:
+    """The mask, with 0 at the image tokens that prompts hide.
+
+    The mask is one of keys: it grows by a 1 for every new token, so what is hidden stays hidden.
+    """
+    visible = attention_mask.clone()
+    for row, prompt in enumerate(prompts):
+        places = is_image[row].nonzero()[:, 0]
+        if strange := [number for number in prompt.hidden if not 0 <= number < len(places)]:
+            raise ValueError(
+                f"A prompt with {len(places)} image tokens cannot hide number {strange[0]}. `Prompt.hidden` counts "
+                "them from 0 through all of its pictures."
+            )
+        visible[row, places[list(prompt.hidden)]] = 0
+    return visible
+
+
+def _trimmed(ids: list[int], template: Template) -> list[int]:
+    """New tokens without the end token and what fills the row behind it."""
+    if template.eos_token_id in ids:
+        return ids[: ids.index(template.eos_token_id)]
+    while ids and ids[-1] == template.tokenizer.pad_token_id:  # it stopped at `until`, before others of its batch
+        ids = ids[:-1]
+    return ids
+
+
+def llava_of(model: nn.Module) -> LlavaForConditionalGeneration:
+    """The model without PEFT's wrapper; its linear layers keep their adapters."""
     return cast(LlavaForConditionalGeneration, model.get_base_model() if isinstance(model, PeftModel) else model)
+
+
+class Until(StoppingCriteria):
+    """Each row ends by itself where its new text matches."""
+
+    def __init__(self, until: str, template: Template, start: int) -> None:
+        """Compile the pattern.
+
+        Args:
+            until: Regular expression, not empty.
+            template: Decodes.
+            start: Tokens of the prompt.
+        """
+        self.pattern, self.template, self.start = re.compile(until), template, start
+
+    def __call__(self, input_ids: Int[Tensor, "rows tokens"], scores: object, **more: object) -> Bool[Tensor, " rows"]:
+        """Which rows are at their end."""
+        texts = [self.template.decode_response(row) for row in input_ids[:, self.start :].tolist()]
+        return torch.tensor([bool(self.pattern.search(text)) for text in texts], device=input_ids.device)
 
 
 class GumbelNoise(LogitsProcessor):

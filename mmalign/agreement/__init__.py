@@ -1,0 +1,1 @@
+"""How far raters agree: people, judges, the exact world."""
