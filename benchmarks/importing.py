@@ -123,6 +123,7 @@ def run(root: Path, count: int, duplicates: bool) -> dict[str, float]:
         origin=origin_of(first),
         command="import llava",
         settings={},
+        out=root / "shards",
         likeness=LikenessSettings(duplicates=duplicates),
     )
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)

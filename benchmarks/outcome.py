@@ -2,7 +2,7 @@
 
     run(__doc__, measure, RESULT, option="--samples", full=1_000_000, about="of the synthetic manifest")
 
-Used by  benchmarks/quarantine.py, benchmarks/resume.py
+Used by  benchmarks/contrast.py, quarantine.py, resume.py
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """The writing half of `mmalign import`: samples, as an importer yields them -> shard sets, with what is said of them.
 
-    write_shards(read_llava(records.rows, Pictures(images), source="lrv"), lambda _: out,
+    write_shards(read_llava(records.rows, Pictures(images), source="lrv"), lambda _: out, out=out,
                  total=records.total, origin=origin_of(file), command="import llava", settings={"source": "lrv"})
 
 writes, into every shard set that a sample belongs to,
@@ -12,7 +12,7 @@ writes, into every shard set that a sample belongs to,
 
 Reading, checking and hashing go on in threads ahead of the writing. An import that is stopped leaves nothing, and run
 again it starts over: it is quick, and the same files give the same bytes. Each set appears whole or not at all; what
-lay there before stays until then.
+lay there before stays until then; a set that was sampled or judged is never replaced.
 
 Tests   tests/tools/test_import_engine.py
 """
@@ -33,11 +33,11 @@ from rich.console import Console
 
 from mmalign.data.importers import Skipped
 from mmalign.data.likeness import picture_hash
-from mmalign.data.lineage import Step
-from mmalign.data.manifest import short_hash
+from mmalign.data.lineage import Step, lineage_of
+from mmalign.data.manifest import MANIFEST_NAME, Manifest, short_hash
 from mmalign.data.remote import file_sha256
-from mmalign.data.sample import Sample, SampleError
 from mmalign.data.replacing import LIKENESS_NAME, SKIPPED_NAME
+from mmalign.data.sample import Sample, SampleError
 from mmalign.data.shards import ShardWriter
 
 from .import_likeness import Comparison, LikenessSettings, Report, Seen, open_others
@@ -87,6 +87,7 @@ def write_shards(
     origin: Origin,
     command: str,
     settings: Mapping[str, Any],
+    out: Path,
     likeness: LikenessSettings | None = None,
 ) -> None:
     """Write samples into the folders they belong to, and say what was written, skipped and seen twice.
@@ -98,10 +99,11 @@ def write_shards(
         origin: What was imported.
         command: `import llava`.
         settings: What the result depends on besides, in JSON's types.
+        out: Folder that was asked for: where nothing can be used, `OUT.skipped.jsonl` beside it says why.
         likeness: How pictures are compared; the defaults if None.
 
     Raises:
-        ValueError: Nothing could be used.
+        ValueError: Nothing could be used, or a folder holds a set that no import made.
     """
     likeness = likeness or LikenessSettings()
     with ExitStack() as stack:
@@ -116,12 +118,9 @@ def write_shards(
             for item in ahead(samples, work.look, _size):
                 work.take(item)
                 progress.update(bar, advance=1)
-        work.skipped.say(next(iter(work.written), None))
         if not work.written:
-            raise ValueError(
-                f"{origin.name}: none of {work.skipped.count} records could be imported, see the reasons above. "
-                "Check --help."
-            )
+            work.skipped.refuse(origin.name, out.with_name(f"{out.name}.{SKIPPED_NAME}"))
+        work.skipped.say(next(iter(work.written)) / SKIPPED_NAME)
         report = comparison.report() if comparison else None
         work.finish(Step(command, *origin, {**settings, "likeness": vars(likeness)}), report)
     _say(work, report)
@@ -172,6 +171,7 @@ class _Import:
             return
         folder = self._folder_of(item.sample)
         if folder not in self._writers:
+            _check_replaceable(folder)
             self._writers[folder] = self._stack.enter_context(ShardWriter(folder))
         try:
             self._writers[folder].write(item.sample)
@@ -217,18 +217,43 @@ class _SkippedList:
             self._first.append(skipped)
         self._file.write(json.dumps(skipped._asdict()) + "\n")
 
-    def say(self, folder: Path | None) -> None:
-        """Show the first, and say where the rest will be; nowhere, where there is no set."""
+    def refuse(self, name: str, path: Path) -> None:
+        """Raise `ValueError`: nothing could be used. Where they are many, the list of all is left at the path."""
+        if not self.count:
+            raise ValueError(f"{name} holds no record. Give one that does.")
+        if self.count > SHOWN:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.copy_to(path)
+        self.say(path)
+        raise ValueError(
+            f"{name}: none of {self.count} records could be imported, see the reasons above. Are they of this format, "
+            "and do their pictures lie where `--images` says? `mmalign import -h` lists the formats."
+        )
+
+    def say(self, path: Path) -> None:
+        """Show the first, and say where all of them stand."""
         for name, reason in self._first:
             CONSOLE.print(f"skipped {name}: {reason}", markup=False)
         if self.count > SHOWN:
-            where = f": {folder / SKIPPED_NAME} lists all" if folder else ""
-            CONSOLE.print(f"... and {self.count - SHOWN} more{where}.", markup=False)
+            CONSOLE.print(f"... and {self.count - SHOWN} more: {path} lists all.", markup=False)
 
     def copy_to(self, path: Path) -> None:
         self._file.seek(0)
         with path.open("w", encoding="utf-8") as target:
             shutil.copyfileobj(self._file, target)
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Raise where a set lies that no import made: what was sampled or judged has cost something."""
+    if not (folder / MANIFEST_NAME).is_file():
+        return
+    steps = lineage_of(Manifest.load(folder))
+    if not steps or not steps[-1].command.startswith("import "):
+        maker = f"`mmalign {steps[-1].command}`" if steps else "somebody else"
+        raise ValueError(
+            f"{folder} holds shards made by {maker}, and an import would replace them. Give another `--out`, or remove "
+            "that folder."
+        )
 
 
 def _size(item: Sample | Skipped) -> int:

@@ -34,7 +34,7 @@ from mmalign.data.importers.rlaif_v import read_rlaif_v
 from mmalign.data.importers.rlhf_v import read_rlhf_v
 from mmalign.data.importers.scigraphqa import join_answers, read_scigraphqa
 from mmalign.data.importers.sharegpt import read_sharegpt
-from mmalign.data.importers.sources import Records, open_records
+from mmalign.data.importers.sources import DEFAULT_SPLIT, Records, open_records
 from mmalign.data.importers.vlfeedback import read_vlfeedback
 from mmalign.data.sample import Sample
 from mmalign.data.shards import write_manifest
@@ -117,7 +117,7 @@ def import_format(
     images: Path | None = None,
     text_only: bool = False,
     source: str | None = None,
-    split: str = "train",
+    split: str = DEFAULT_SPLIT,
     likeness: LikenessSettings = LikenessSettings(),  # noqa: B008, frozen
 ) -> None:
     """Records of a file, a folder, a pattern or a dataset of the hub -> one shard set.
@@ -146,7 +146,8 @@ def import_format(
         total=joined.get("questions", records.total),
         origin=origin_of(Path(place), records.files) if records.files else Origin(place, records.revision),
         command=f"import {name}",
-        settings={"source": source, "text_only": text_only, "images": str(images or "")} | joined,
+        settings={"source": source, "split": split, "text_only": text_only, "images": str(images or "")} | joined,
+        out=out,
         likeness=likeness,
     )
     if text_only:
@@ -179,6 +180,7 @@ def nlvr(
         origin=origin_of(file),
         command="import nlvr",
         settings={"heldout": heldout},
+        out=out,
         likeness=likeness,
     )
 
@@ -202,6 +204,7 @@ def world(out: Path, num: int = 500, split: Split = "preference", mix: str = "pr
         origin=Origin(f"world/{split}/{mix}", ""),
         command="import world",
         settings={"num": num, "split": split, "mix": mix, "skip": skip},
+        out=out,
         likeness=LikenessSettings(duplicates=False),  # scenes of few shapes look alike, and are told apart by their ids
     )
 

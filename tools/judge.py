@@ -124,10 +124,10 @@ def judge_answers(
         temperature: Of the judge. null leaves it to the server: some models take no other than their own.
         structured: Hold the model to the JSON of the ratings: true, false, or auto: if the server can.
         tries_per_reply: Replies to one question, at most, where they cannot be used; then it is invalid.
-        seed: Of the order in which answers are shown, and of `noise`.
+        seed: Of the order in which answers are shown (`pairwise` shows both), and of `noise`.
         claims: Of `claims`: what cuts an answer into claims. `model`: the model itself, as published; `sentences`: each
-            is a claim, for models of few words; `world`: the things of the embedded world. Left out, `sentences` for a
-            model here, `model` behind an API.
+            is a claim, for models of few words; `world`: the things of the embedded world, whose model understands no
+            other questions. Left out, `model` behind an API, `world` for `--checkpoint embedded`, else `sentences`.
         noise: Of `world`: chance that a rating is drawn anew, to stand for a judge that only reads pictures.
         checkpoint: Of `reward` and `claims`: `embedded`, a folder, or a hub name.
         adapter: Of `reward`: whose reward. Of `claims`: of the model that checks, if it has one.

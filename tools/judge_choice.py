@@ -14,6 +14,7 @@ from mmalign.judges.aspects import load_aspects
 from mmalign.judges.judge import Judge
 
 if TYPE_CHECKING:
+    from mmalign.judges.claims import Rule
     from mmalign.sampling.policy import Policy
 
 JudgeName = Literal["gemini", "openai", "server", "world", "reward", "claims"]
@@ -121,5 +122,7 @@ def _claims_judge(options: Mapping[str, Any]) -> Judge:
             max_tokens=options["max_tokens"],
         )
     from mmalign.judges.claims import ClaimsJudge
+    from mmalign.processor import EMBEDDED
 
-    return ClaimsJudge(policy=_policy(options), rule=options["claims"] or "sentences", batch_size=options["batch_size"])
+    rule: Rule = options["claims"] or ("world" if options["checkpoint"] == EMBEDDED else "sentences")
+    return ClaimsJudge(policy=_policy(options), rule=rule, batch_size=options["batch_size"])

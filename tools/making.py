@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from mmalign.data.lineage import Step, lineage_of
+from mmalign.data.lineage import Step, lineage_of, without_secret
 from mmalign.data.manifest import MANIFEST_NAME, Manifest
 from mmalign.data.reader import ShardSet
 from mmalign.data.records import IDENTITY_FILE, R, RecordFile
@@ -94,7 +94,7 @@ def making(
         source = ShardSet(Source(path=shards).resolve())
     except FileNotFoundError as error:
         raise FileNotFoundError(f"`--shards`: {error}") from error
-    step = Step(command, shards, source.manifest.hash, json.loads(json.dumps(dict(settings))))
+    step = Step(command, without_secret(shards), source.manifest.hash, json.loads(json.dumps(dict(settings))))
     work = Making(source, out, partial_of(out), step)
     with _held(work):
         settle(work.partial / FORMER, out.resolve())

@@ -40,6 +40,7 @@ from mmalign.sampling.server import ServerAnswers
 from mmalign.template import TemplateName
 from mmalign.world.prompts import SOURCE
 
+from .inspection.seen import seen
 from .making import CONSOLE, KEPT, Making, finish, making, partial_of
 from .progress import progress_bars
 
@@ -259,7 +260,7 @@ def _finish(work: Making, drawing: Drawing, found: Mapping[str, Sampled], proven
     """
     failures = {name.rpartition("/")[0]: each.failure for name, each in found.items() if each.failure}
     for key, failure in sorted(failures.items()):
-        CONSOLE.print(f"not answered: {key}: {failure}")
+        CONSOLE.print(f"not answered: {key}: {seen(failure)}")
     if all(each.failure for each in found.values()):
         raise ValueError(f"None of the {len(work.source)} prompts was answered, see above. Nothing is written.")
     counts = Counter({"samples": len(work.source), "answers": 0, "of them cut": 0, "answers missing": 0})

@@ -42,6 +42,7 @@ from mmalign.api.faults import (
 from mmalign.api.limits import Budget, Pace
 from mmalign.api.replies import Replies, Reply
 from mmalign.api.request import Request, Structured
+from mmalign.api.stopping import at_sigterm
 from mmalign.api.usage import Usage
 
 T = TypeVar("T")
@@ -150,8 +151,8 @@ class Client:
     async def each(self, items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
         """Work on all items, many at a time.
 
-        At the first failure, or when stopped by Ctrl-C, no new call begins; those under way come to their end and are
-        kept. Then the failure is raised.
+        At the first failure, or when stopped by Ctrl-C or SIGTERM, no new call begins; those under way come to their
+        end and are kept. Then the failure is raised.
 
         Args:
             items: Taken as they are needed.
@@ -159,15 +160,18 @@ class Client:
         """
         running = set[asyncio.Task[None]]()
         try:
-            for item in items:
-                running.add(asyncio.create_task(_run(work(item))))
-                while len(running) >= ITEMS_A_SLOT * self.endpoint.concurrency:
+            with at_sigterm(self._stopped.set):
+                for item in items:
+                    running.add(asyncio.create_task(_run(work(item))))
+                    while len(running) >= ITEMS_A_SLOT * self.endpoint.concurrency:
+                        running = await _some_done(running)
+                    await asyncio.sleep(0)  # calls begin while the next item is read
+                while running:
                     running = await _some_done(running)
-                await asyncio.sleep(0)  # calls begin while the next item is read
-            while running:
-                running = await _some_done(running)
-        except BaseException:
+        except BaseException as error:
             await self._wind_up(running)
+            if isinstance(error, StoppedError):
+                raise KeyboardInterrupt from None  # whoever ended it, the command ends as at Ctrl-C
             raise
 
     async def _wind_up(self, running: set[asyncio.Task[None]]) -> None:

@@ -5,6 +5,7 @@
 Tests   tests/api/test_client.py
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmalign.api.replies import Reply
@@ -41,6 +42,21 @@ class Usage:
         """In a few words, for a progress bar."""
         money = f", cost {self.cost:.2f}" if self.cost else ""
         return f"{self.calls} calls, {_thousands(self.input_tokens + self.output_tokens)} tokens{money}"
+
+
+def taken(replies: Sequence[Reply], *, priced: bool) -> dict[str, int | float]:
+    """What some replies took, by name, whenever they were paid for.
+
+    Args:
+        replies: Of one sample, say.
+        priced: Whether prices are known, so that the cost is among it.
+    """
+    found: dict[str, int | float] = {
+        "replies": len(replies),
+        "tokens in": sum(reply.input_tokens for reply in replies),
+        "tokens out": sum(reply.output_tokens for reply in replies),
+    }
+    return found | ({"cost": sum(reply.cost or 0.0 for reply in replies)} if priced else {})
 
 
 def _thousands(count: int) -> str:

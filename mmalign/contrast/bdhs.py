@@ -24,7 +24,7 @@ from PIL import Image
 
 from mmalign.contrast.chance import seed_for, uniforms
 from mmalign.contrast.chosen import Positive, rejected
-from mmalign.contrast.continuing import continue_answers
+from mmalign.contrast.continuing import check_limit, continue_answers
 from mmalign.contrast.sentences import END, first_words, is_finished, num_words, split, swap_yes_no
 from mmalign.contrast.similarity import Similarity
 from mmalign.data.sample import Response
@@ -62,6 +62,7 @@ class BDHS:
             raise ValueError(f"`--rounds` must be 1 or more, got {self.rounds}. BDHS takes 5.")
         if self.temperature < 0:
             raise ValueError(f"`--temperature` must be 0 or more, got {self.temperature}. Usually 1.")
+        check_limit(self.max_new_tokens)
         DiffusionNoise(steps=self.steps)
         idle, other = ("steps", "noise") if self.hide == "attention" else ("rho", "attention")
         if getattr(self, idle) != type(self).__dataclass_fields__[idle].default:

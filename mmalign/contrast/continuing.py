@@ -12,6 +12,12 @@ from mmalign.messages import Message, Text
 from mmalign.sampling.policy import Policy
 
 
+def check_limit(max_new_tokens: int) -> None:
+    """Raise where nothing may be written."""
+    if max_new_tokens < 1:
+        raise ValueError(f"`--max_new_tokens` must be 1 or more, got {max_new_tokens}. Usually 256.")
+
+
 def continue_answers(
     policy: Policy, prompts: Sequence[Prompt], openings: Sequence[str], sampling: Sampling, *, batch_size: int
 ) -> list[str]:

@@ -14,7 +14,7 @@ from itertools import islice
 
 from mmalign.contrast.chance import seed_for
 from mmalign.contrast.chosen import Positive, rejected
-from mmalign.contrast.continuing import continue_answers
+from mmalign.contrast.continuing import check_limit, continue_answers
 from mmalign.contrast.sentences import first_words, num_words
 from mmalign.data.sample import Response
 from mmalign.generate import Prompt, Sampling
@@ -39,6 +39,7 @@ class DropoutNTP:
         """Raise where nothing would be written, or nothing could."""
         if not 0 <= self.keep < 1:
             raise ValueError(f"`--keep` is a share of the words in [0, 1), got {self.keep}. MPO keeps half: 0.5.")
+        check_limit(self.max_new_tokens)
         if self.temperature < 0:
             raise ValueError(f"`--temperature` must be 0 or more, got {self.temperature}. MPO takes 0.7.")
 

@@ -19,7 +19,7 @@ import torch
 
 from mmalign.contrast.chance import seed_for
 from mmalign.contrast.chosen import Positive, rejected
-from mmalign.contrast.continuing import continue_answers
+from mmalign.contrast.continuing import check_limit, continue_answers
 from mmalign.data.sample import Response
 from mmalign.data.variants import DiffusionNoise
 from mmalign.generate import Prompt, Sampling, llava_of
@@ -47,9 +47,12 @@ class Noise:
         DiffusionNoise(steps=self.steps)
         if self.temperature < 0:
             raise ValueError(f"`--temperature` must be 0 or more, got {self.temperature}.")
-        if self.answer == "forced" and self.temperature:
+        check_limit(self.max_new_tokens)
+        fields = type(self).__dataclass_fields__
+        idle = [name for name in ("temperature", "max_new_tokens") if getattr(self, name) != fields[name].default]
+        if self.answer == "forced" and idle:
             raise ValueError(
-                "`--answer forced` takes the likeliest tokens: leave `--temperature` out, or ask for free."
+                f"`--answer forced` takes the likeliest token at each place: leave `--{idle[0]}` out, or ask for free."
             )
 
 

@@ -82,8 +82,9 @@ def _read(path: Path) -> Looks | None:
     try:
         with pa.ipc.open_file(pa.py_buffer(path.read_bytes())) as reader:
             table = reader.read_all()
+        table.validate(full=True)  # or damaged offsets would be followed out of memory
         return dict(zip(*(table.column(name).to_pylist() for name in SCHEMA.names), strict=True))
-    except (FileNotFoundError, KeyError, pa.ArrowException):
+    except (OSError, KeyError, ValueError, pa.ArrowException):
         return None
 
 

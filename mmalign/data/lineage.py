@@ -11,6 +11,7 @@ Tests   tests/data/test_lineage.py
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -51,6 +52,11 @@ def lineage_of(manifest: Manifest) -> tuple[Step, ...]:
         raise ShardError(
             f"{path}: damaged ({error}). Delete it: shards are whole without, only their origin is lost."
         ) from error
+
+
+def without_secret(location: str) -> str:
+    """`https://me:key@host/shards` -> `https://host/shards`; a folder or a name as it is."""
+    return re.sub(r"(?<=://)[^/?#]*@", "", location)
 
 
 def lineage_json(steps: Sequence[Step]) -> bytes:

@@ -259,7 +259,7 @@ def _read(path: Path) -> tuple[tuple[ShardRecord, ...], pa.Table]:
 
 def _absence(folder: Path) -> str:
     if not folder.is_dir():
-        return f"{folder}: no such folder of shards. Set `data.shards`, or use `--config scale/tiny.yaml`."
+        return f"{folder}: no such folder of shards. Give one that `mmalign import` made, or the shipped `world`."
     if any(folder.glob("*.tar")):
         return f"{folder}: tars without a {MANIFEST_NAME}. Write it with `mmalign import index {folder}`."
     return f"{folder}: neither shards nor a {MANIFEST_NAME}. Make them with `mmalign import`, see `mmalign import -h`."

@@ -34,7 +34,7 @@ def put_in_place(new: Path, folder: Path, former: Path) -> None:
 
 
 def settle(former: Path, folder: Path) -> None:
-    """Take what others laid beside a former set, such as reference log-probabilities, over to the new one; drop the rest.
+    """Take what others laid beside a former set, such as notes, over to the new one; drop the rest.
 
     Killed at any moment and called again, it goes on: the manifest, by which a set's own files are told, goes last.
 

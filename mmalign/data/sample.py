@@ -15,7 +15,7 @@ typed is text. All responses and all ratings are kept for ever; views choose amo
 """
 
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 from mmalign.messages import ImageSlot, Message, parse_messages
 from mmalign.steering import ATTRIBUTES, SCALE
 
+TEXTS = ("text", "model", "rationale", "judge", "invalid")
+"""Fields of a response or of a judgment."""
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 
 
@@ -202,18 +204,25 @@ def _parse_response(record: Mapping[str, Any]) -> Response:
     unknown = record.keys() - Response.__dataclass_fields__.keys()
     if unknown:
         raise ValueError(f"response has unknown fields {sorted(unknown)}")
-    if not isinstance(record["text"], str) or not isinstance(record.get("model", ""), str):
-        raise ValueError(f"response {record!r:.80}: `text` and `model` must be strings")
-    for ratings in (each.get("ratings", {}) for each in (record, *record.get("judgments", ()))):
-        if not all(isinstance(value, int | float) for value in ratings.values()):
-            raise ValueError(f"ratings {ratings} are not numbers")
+    if "text" not in record:
+        raise KeyError("text")
+    for each in (record, *record.get("judgments", ())):
+        if strange := [name for name in TEXTS if not isinstance(each.get(name, ""), str)]:
+            raise ValueError(f"response {record!r:.80}: {', '.join(strange)} must be strings")
+        ratings, sampling, place = each.get("ratings", {}), each.get("sampling", {}), each.get("place")
+        if not isinstance(ratings, Mapping) or not all(isinstance(value, int | float) for value in ratings.values()):
+            raise ValueError(f"ratings {ratings!r:.80} are not numbers by name")
+        if not isinstance(sampling, Mapping) or not isinstance(place, int | None):
+            raise ValueError(f"response {record!r:.80}: `sampling` must be an object, `place` a whole number")
     judgments = tuple(Judgment(**each) for each in record.get("judgments", ()))
     return Response(**{**record, "judgments": judgments})
 
 
 def _on_scale(name: str, value: object) -> bool:
     """Whether a rating can be one."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if not abs(value) <= sys.float_info.max:  # infinite, no number at all, or a whole one beyond all others
         return False
     low, high = SCALE
     return name not in ATTRIBUTES or (isinstance(value, int) and low <= value <= high)

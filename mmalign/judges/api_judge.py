@@ -23,7 +23,7 @@ from mmalign.api.faults import RequestError, UnansweredError
 from mmalign.api.pictures import Part
 from mmalign.api.replies import Reply
 from mmalign.api.request import Request, Structured
-from mmalign.api.usage import Usage
+from mmalign.api.usage import Usage, taken
 from mmalign.data.sample import Judgment, Sample
 from mmalign.judges.aspects import WINS, AspectSet
 from mmalign.judges.judge import UNANSWERED, Done, shortened
@@ -84,7 +84,15 @@ class ApiJudge:
     """By sample."""
 
     def __post_init__(self) -> None:
-        """Give it its name."""
+        """Give it its name.
+
+        Raises:
+            ValueError: A seed of what is not drawn.
+        """
+        if self.aspects.kind == "pairwise" and self.asking.seed:
+            raise ValueError(
+                f"Aspects of kind pairwise show both orders and draw none: leave `--seed {self.asking.seed}` out."
+            )
         self.name = self.name or f"{self.endpoint.model}/{self.aspects.name}"
 
     def settings(self) -> Mapping[str, Any]:
@@ -97,13 +105,7 @@ class ApiJudge:
 
     def used_for(self, key: str) -> Mapping[str, int | float]:
         """What the replies took that the judgments of a sample were made of."""
-        replies = self._used.pop(key, [])
-        found = {
-            "replies": len(replies),
-            "tokens in": sum(reply.input_tokens for reply in replies),
-            "tokens out": sum(reply.output_tokens for reply in replies),
-        }
-        return found | ({"cost": sum(reply.cost or 0.0 for reply in replies)} if self.endpoint.prices else {})
+        return taken(self._used.pop(key, []), priced=self.endpoint.prices is not None)
 
     def rate(self, samples: Iterable[Sample], done: Done) -> None:
         """Rate samples, many at a time.

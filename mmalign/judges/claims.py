@@ -119,7 +119,7 @@ def read_claims(reply: str) -> list[Claim] | str:
 
 
 def _claim_in(line: str) -> Claim | None:
-    """The claim of a line `fact => question?`. No regular expression: a model gone mad writes blanks by the thousand."""
+    """The claim of a line `fact => question?`; no backtracking: a model gone mad writes blanks by the thousand."""
     fact, _, question = (part.strip() for part in line.partition("=>"))
     text = fact[bullet.end() :] if (bullet := _BULLET.match(fact)) else fact
     if not text or len(question) < 2 or not question.endswith("?"):

@@ -18,7 +18,7 @@ from mmalign.api.faults import RequestError, UnansweredError
 from mmalign.api.pictures import chat
 from mmalign.api.replies import Reply
 from mmalign.api.request import Request
-from mmalign.api.usage import Usage
+from mmalign.api.usage import Usage, taken
 from mmalign.data.sample import Judgment, Sample
 from mmalign.judges.claims import Question, Rule, fault_of, judge_claims
 from mmalign.judges.judge import UNANSWERED, Done
@@ -62,13 +62,7 @@ class ApiClaimsJudge:
 
     def used_for(self, key: str) -> Mapping[str, int | float]:
         """What the judgments of a sample took."""
-        replies = self._used.pop(key, [])
-        found = {
-            "replies": len(replies),
-            "tokens in": sum(reply.input_tokens for reply in replies),
-            "tokens out": sum(reply.output_tokens for reply in replies),
-        }
-        return found | ({"cost": sum(reply.cost or 0.0 for reply in replies)} if self.endpoint.prices else {})
+        return taken(self._used.pop(key, []), priced=self.endpoint.prices is not None)
 
     def rate(self, samples: Iterable[Sample], done: Done) -> None:
         """Rate samples, many at a time.

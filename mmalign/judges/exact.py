@@ -43,6 +43,8 @@ class ExactWorldJudge:
             raise ValueError(
                 f"noise is the chance that a rating is drawn anew, in [0, 1], got {noise}. For none use 0."
             )
+        if seed and not noise:
+            raise ValueError(f"seed {seed} is of the noise, and there is none: leave `--seed` out, or give `--noise`.")
         self.noise, self.seed = noise, seed
         of_seed = f"-seed-{seed}" if seed else ""
         self.name = f"world-noise-{noise:g}{of_seed}" if noise else WorldJudge.name

@@ -25,8 +25,8 @@ from mmalign.sampling.answers import Drawing, Sampled, answer_id
 
 NOT_THIS_PROMPT = (400, 413, 422)
 """How a server refuses one prompt: longer than its context, too many pictures."""
-REFUSED_IN_A_ROW = 8
-"""So many refused prompts, and none taken before or between: it is not the prompts."""
+REFUSED_AT_FIRST = 8
+"""So many refused prompts before any was taken: it is not the prompts."""
 
 
 class ServerAnswers:
@@ -46,7 +46,8 @@ class ServerAnswers:
         self.source, self.drawing, self.max_side, self.progress = source, drawing, max_side, progress
         self.found = dict[str, Sampled]()
         self._unanswered = dict[str, str]()
-        self._refused_in_a_row = 0
+        self._refused = set[str]()
+        self._has_taken_one = False
 
     async def ask_all(self, endpoint: Endpoint, replies: Path, *, first_wait_s: float = 1.0) -> Mapping[str, Sampled]:
         """All answers, by id; a prompt that the server does not take says why.
@@ -109,12 +110,13 @@ class ServerAnswers:
             self._unanswered[name] = str(error)
             return
         except RequestError as error:
-            self._refused_in_a_row += 1
-            if error.status not in NOT_THIS_PROMPT or self._refused_in_a_row >= REFUSED_IN_A_ROW:
+            self._refused.add(sample.key)
+            takes_none = len(self._refused) >= REFUSED_AT_FIRST and not self._has_taken_one
+            if error.status not in NOT_THIS_PROMPT or takes_none:
                 raise
             self.found[name] = Sampled(name, failure=str(error))
             return
-        self._refused_in_a_row = 0
+        self._has_taken_one = True
         self.found[name] = Sampled(
             name, reply.text, reply.finish_reason, reply.output_tokens, failure=_refusal(reply.refusal)
         )

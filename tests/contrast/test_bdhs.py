@@ -176,6 +176,7 @@ def test_provenance_says_all_that_was_drawn_and_found(policy, written):
     [
         ({"rho": 1.5}, "--rho.*in \\[0, 1\\]"),
         ({"rounds": 0}, "--rounds.*1 or more"),
+        ({"max_new_tokens": 0}, "--max_new_tokens.*1 or more"),
         ({"temperature": -1.0}, "--temperature"),
         ({"steps": 1000, "hide": "noise"}, "0 to 999"),
         ({"steps": 400}, "--steps.*--hide noise"),

@@ -48,7 +48,10 @@ def test_batch_size_changes_nothing(policy, positive):
     assert made(policy, positives, 1) == made(policy, positives, 2) == made(policy, positives)
 
 
-@pytest.mark.parametrize(("wrong", "message"), [({"keep": 1.0}, "--keep"), ({"temperature": -1.0}, "--temperature")])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"keep": 1.0}, "--keep"), ({"temperature": -1.0}, "--temperature"), ({"max_new_tokens": 0}, "--max_new_tokens")],
+)
 def test_settings_that_cannot_be_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         DropoutNTP(**wrong)

@@ -69,7 +69,12 @@ def test_provenance_says_how_it_was_made(policy, positive):
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"steps": -1}, "0 to 999"), ({"temperature": 0.5}, "ask for free"), ({"temperature": -0.5}, "0 or more")],
+    [
+        ({"steps": -1}, "0 to 999"),
+        ({"temperature": 0.5}, "ask for free"),
+        ({"max_new_tokens": 5}, "`--max_new_tokens` out"),
+        ({"temperature": -0.5}, "0 or more"),
+    ],
 )
 def test_settings_that_cannot_be_or_do_nothing_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):

@@ -53,6 +53,8 @@ def test_damage_of_the_cache_is_mended(tmp_path, make_sample, write_set, monkeyp
     shards = write_noise(tmp_path / "set", make_sample, write_set, [1, 2])
     looks = set_hashes(shards)
     (path,) = (tmp_path / "cache/mmalign/likeness").glob("*.arrow")
-    for damage in (b"", path.read_bytes()[:50]):
+    whole = path.read_bytes()
+    flipped = [whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :] for at in range(0, len(whole), 97)]
+    for damage in (b"", whole[:50], *flipped):
         path.write_bytes(damage)
         assert set_hashes(shards) == looks

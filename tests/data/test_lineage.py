@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmalign.data.lineage import LINEAGE_NAME, Step, lineage_of
+from mmalign.data.lineage import LINEAGE_NAME, Step, lineage_of, without_secret
 from mmalign.data.manifest import Manifest
 from mmalign.data.sample import Sample, ShardError
 from mmalign.data.shards import ShardWriter
@@ -35,3 +35,15 @@ def test_damage_is_named_with_what_to_do(tmp_path):
     (tmp_path / "set" / LINEAGE_NAME).write_text("[{")
     with pytest.raises(ShardError, match="Delete it"):
         lineage_of(manifest)
+
+
+@pytest.mark.parametrize(
+    ("location", "written"),
+    [
+        ("https://me:key@host/shards", "https://host/shards"),
+        ("s3://key@bucket/a@b", "s3://bucket/a@b"),
+        ("shards/a@b", "shards/a@b"),
+    ],
+)
+def test_a_key_in_an_address_is_not_written(location, written):
+    assert without_secret(location) == written

@@ -8,7 +8,7 @@ import pytest
 from mmalign.data.manifest import MANIFEST_NAME, Manifest
 from mmalign.data.replacing import LIKENESS_NAME
 
-OLD, NEW = ("s0", "s1", "s2"), ("s7",)
+OLD, NEW = ("s000", "s001", "s002"), ("s007",)
 
 
 def keys(folder):
@@ -42,7 +42,7 @@ def killed_at(monkeypatch):
 def test_a_kill_at_any_moment_leaves_a_whole_set_and_the_next_write_succeeds(
     tmp_path, make_sample, write_set, killed_at, monkeypatch, last
 ):
-    folder, samples = tmp_path / "set", {f"s{n}": make_sample(n) for n in (0, 1, 2, 7)}
+    folder, samples = tmp_path / "set", {f"s{n:03d}": make_sample(n) for n in (0, 1, 2, 7)}
     write_set(folder, [samples[key] for key in OLD], max_samples=1)
     (folder / "notes").write_text("mine")
     (folder / LIKENESS_NAME).write_text("of the former set")

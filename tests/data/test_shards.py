@@ -10,8 +10,8 @@ from webdataset.writer import TarWriter
 
 from mmalign.data.manifest import MANIFEST_NAME, Entry, Manifest, ShardRecord
 from mmalign.data.reader import ShardSet, read_whole
-from mmalign.data.sample import Preference, SampleError, ShardError
 from mmalign.data.replacing import LIKENESS_NAME, SKIPPED_NAME
+from mmalign.data.sample import Preference, SampleError, ShardError
 from mmalign.data.shards import ShardWriter, write_manifest
 from mmalign.messages import Message, Text
 

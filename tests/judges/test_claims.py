@@ -95,6 +95,11 @@ def test_claims_are_lines_with_a_question(reply, found):
     assert (claims.startswith("the claims cannot be read")) if found is None else [c.text for c in claims] == found
 
 
+@pytest.mark.parametrize("blanks", ["\n" * 9000, " " * 9000, f"a =>{' ' * 9000}b", f"{'- ' * 9000}=> a"])
+def test_a_model_gone_mad_is_read_in_no_time(blanks):
+    assert "cannot be read" in read_claims(blanks)
+
+
 def test_a_claims_question_asks_for_yes_or_no():
     assert read_claims("Red. => Is it red?") == [Claim("Red.", CHECK)]
 

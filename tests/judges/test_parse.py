@@ -42,8 +42,8 @@ def test_a_whole_number_may_be_written_with_a_point():
     [
         ("", "the reply is empty"),
         ("They are all good.", "no whole JSON object"),
-        (reply(GOOD)[:-5], "no list `ratings`"),  # cut: the last whole object is an entry
-        (reply(GOOD).replace("]}", "],}"), "no list `ratings`"),  # a trailing comma is not mended
+        (reply(GOOD)[:-5], "no whole JSON object at the end"),  # cut: the last whole object is an entry
+        (reply(GOOD).replace("]}", "],}"), "no whole JSON object at the end"),  # a trailing comma is not mended
         (reply(GOOD) + " {}", "no list `ratings`"),
         ('{"ratings": {"1": {}}}', "no list `ratings`"),
         (reply(GOOD[:1]), "rate responses 1 to 2, each once"),
@@ -57,13 +57,29 @@ def test_a_whole_number_may_be_written_with_a_point():
         (reply([GOOD[0], GOOD[1] | {"good": True}]), "is True"),
         (reply([GOOD[0], GOOD[1] | {"good": None}]), "is None"),
         (reply([GOOD[0], {"response": 2, "good": 3}]), "`true` must be .* is missing"),
-        (reply(GOOD).replace('"good": 1', '"good": NaN'), "no list `ratings`"),
+        (reply(GOOD).replace('"good": 1', '"good": NaN'), "no whole JSON object at the end"),
         (reply(GOOD).replace('"good": 1', '"good": 1e999'), "is inf"),
         (reply(GOOD).replace('"good": 1', '"good": 1, "good": 5'), "a key stands twice"),
     ],
 )
 def test_what_is_not_whole_is_refused_with_the_reason(text, message):
     with pytest.raises(ReplyError, match=message):
+        read_ratings(text, ASPECTS, 2)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        reply(GOOD)[:12],
+        reply(GOOD)[:-5],
+        reply(GOOD)[:-1],
+        '{"reasons": [{"response": 1, "reason": "it says "%s" !"}]}',
+    ],
+)
+def test_ratings_that_a_judge_quotes_from_a_response_do_not_count_where_its_own_are_broken(own):
+    quoted = reply([each | {"good": 5} for each in GOOD])
+    text = own % quoted if "%s" in own else f"Response 1 says {quoted}. Mine: {own}"
+    with pytest.raises(ReplyError):
         read_ratings(text, ASPECTS, 2)
 
 

@@ -14,7 +14,7 @@ from mmalign.data.shards import ShardWriter
 from mmalign.messages import ImageSlot, Message, Text
 from mmalign.sampling.answers import Drawing
 from mmalign.sampling.seeds import answer_seed
-from mmalign.sampling.server import REFUSED_IN_A_ROW, ServerAnswers
+from mmalign.sampling.server import REFUSED_AT_FIRST, ServerAnswers
 
 DRAWING = Drawing(model="llava", num=2, max_new_tokens=9, top_p=0.9)
 TOO_LONG = {"error": {"message": "This model's maximum context length is 4096 tokens.", "code": "context_length"}}
@@ -84,13 +84,21 @@ def test_a_prompt_that_the_server_does_not_take_is_named(source, tmp_path):
     assert all("maximum context length" in failure for failure in failed.values())
 
 
+def test_many_answers_refused_in_a_row_are_no_reason_to_stop_once_a_prompt_was_taken(source, tmp_path):
+    """Ten prompts of two answers each, side by side: too long every one."""
+    script = [Canned()] * 2 + [Canned(400, TOO_LONG)] * 20
+    with MockApi(answer=echo, script=script) as api:
+        found = ask(source, api, tmp_path, concurrency=1)
+    assert sum(bool(each.failure) for each in found.values()) == 20
+
+
 def test_a_server_that_takes_no_prompt_ends_the_command(source, tmp_path):
     with (
         MockApi(answer=echo, script=[Canned(400, TOO_LONG)] * 30) as api,
         pytest.raises(RequestError, match="HTTP 400"),
     ):
         ask(source, api, tmp_path, concurrency=1)
-    assert REFUSED_IN_A_ROW <= api.count() < 24
+    assert REFUSED_AT_FIRST <= api.count() < 24
 
 
 def test_a_wrong_key_ends_the_command_at_once(source, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mmalign.data.importers import Skipped
-from mmalign.data.lineage import lineage_of
+from mmalign.data.lineage import Step, lineage_of
 from mmalign.data.manifest import Manifest
 from mmalign.data.sample import Response, Sample
 from mmalign.data.shards import ShardWriter
@@ -42,7 +42,13 @@ def write(tmp_path):
     """`write(samples, ...)`: imports them into `tmp_path / "out"`."""
 
     def run(samples, folder_of=lambda _: tmp_path / "out", **options):
-        options = {"total": None, "origin": ORIGIN, "command": "import mine", "settings": {"source": "x"}} | options
+        options = {
+            "out": tmp_path / "out",
+            "total": None,
+            "origin": ORIGIN,
+            "command": "import mine",
+            "settings": {"source": "x"},
+        } | options
         write_shards(samples, folder_of, **options)
         return tmp_path / "out"
 
@@ -102,6 +108,24 @@ def test_nothing_usable_is_an_error_that_counts(write, tmp_path):
     with pytest.raises(ValueError, match=r"^mine\.json: none of 2 records could be imported"):
         write([Skipped("a", "gone"), Skipped("b", "gone")])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nothing_of_much_is_usable_the_whole_list_is_kept(write, tmp_path, capsys):
+    with pytest.raises(ValueError, match="none of 50 records"):
+        write(Skipped(f"r{n}", "gone") for n in range(50))
+    (listed,) = tmp_path.iterdir()
+    assert f"... and 30 more: {listed} lists all." in capsys.readouterr().out
+    assert len(listed.read_text().splitlines()) == 50
+
+
+@pytest.mark.parametrize(("lineage", "maker"), [((Step("judge", "in", ""),), "mmalign judge"), ((), "somebody else")])
+def test_what_no_import_made_is_not_replaced(write, tmp_path, lineage, maker):
+    with ShardWriter(tmp_path / "out") as writer:
+        writer.write(sample("dear"))
+        writer.lineage = lineage
+    with pytest.raises(ValueError, match=f"{maker}.*would replace them"):
+        write([sample("a")])
+    assert [entry.key for entry in Manifest.load(tmp_path / "out").entries()] == ["dear"]
 
 
 def test_a_picture_that_cannot_be_decoded_is_found_where_pictures_are_compared(write, capsys):

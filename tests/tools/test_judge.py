@@ -1,5 +1,6 @@
 """`mmalign judge`: rated once, kept beside other judgments, resumable, and nothing of the key on disk."""
 
+import inspect
 import json
 import logging
 
@@ -15,6 +16,8 @@ from mmalign.data.reader import ShardSet
 from mmalign.data.sample import Preference, Response, Sample
 from mmalign.data.shards import ShardWriter
 from mmalign.messages import ImageSlot, Message, Text
+from mmalign.tools.judge import judge_answers
+from mmalign.tools.judge_choice import judge_of
 
 KEY = "sk-very-secret-0123456789"
 
@@ -248,6 +251,8 @@ def test_a_server_without_a_key_gets_none_of_another(judge, monkeypatch):
     [
         (["--judge=world", "--model=gpt-4o"], "`--judge world` does not obey --model"),
         (["--judge=reward", "--noise=0.1"], "does not obey --noise"),
+        (["--judge=world", "--seed=3"], "leave `--seed` out, or give `--noise`"),
+        (["--judge=openai", "--aspects=pairwise", "--seed=3"], "leave `--seed 3` out"),
         (["--judge=openai", "--url=http://localhost:1/v1"], "does not obey --url"),
         (["--judge=server", "--model=m"], "needs `--url`"),
         (["--judge=server", "--url=http://localhost:1/v1"], "Which model"),
@@ -266,6 +271,15 @@ def test_options_that_make_no_sense_are_refused_with_what_to_do(options, message
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         cli.main(["judge", *options, f"--shards={shards}", f"--out={tmp_path / 'out'}"])
     assert not (tmp_path / "out").exists()
+
+
+def test_the_embedded_model_is_asked_about_things_it_knows_and_others_about_sentences(tiny_llava):
+    """On sentences it was never trained: most of its verdicts are neither yes nor no."""
+    options = {name: each.default for name, each in inspect.signature(judge_answers).parameters.items()}
+    assert judge_of("claims", options).settings()["claims"] == "world"
+    assert judge_of("claims", options | {"claims": "sentences"}).settings()["claims"] == "sentences"
+    others = options | {"checkpoint": str(tiny_llava)}
+    assert judge_of("claims", others).settings()["claims"] == "sentences"
 
 
 def test_the_world_is_judged_exactly(tmp_path):

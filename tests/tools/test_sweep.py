@@ -76,10 +76,10 @@ def sweep(tmp_path, monkeypatch):
 def names(calls):
     """Which command was called for which run."""
     found = []
-    for command, args, _ in calls:
+    for name, args, _ in calls:
         given = dict(arg.removeprefix("--").split("=", 1) for arg in args)
-        path = {"fit": "trainer.default_root_dir", "export": "run", "evaluate": "adapter"}[command]
-        found.append((given[path].split("/")[1], command))
+        path = {"fit": "trainer.default_root_dir", "export": "run", "evaluate": "adapter"}[name]
+        found.append((given[path].split("/")[1], name))
     return found
 
 

@@ -94,6 +94,8 @@ def inspect(
     """
     if problems is not None and not validate:
         raise ValueError("`--problems` lists what `--validate true` finds. Give both, or neither.")
+    if limit < 0:
+        raise ValueError(f"`--limit` must be 0 or more, got {limit}. 0 shows the counts alone.")
     if html_samples < 1:
         raise ValueError(f"`--html_samples` must be at least 1, got {html_samples}. For no page, leave `--html` out.")
     shard_set = _open(shards)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from mmalign.pictures import DECODER_ERRORS, read_header, upright_rgb
+from mmalign.pictures import DECODER_ERRORS, MAX_PIXELS, read_header, upright_rgb
 
 SIDES = (960, 720, 540, 400, 300, 220, 160, 96)
 """Longest side in pixels, the first whose file fits the budget."""
@@ -40,6 +40,8 @@ def thumbnail(data: bytes, *, budget: int) -> Thumbnail:
     """
     try:
         image = read_header(data)
+        if image.width * image.height > MAX_PIXELS:
+            return Thumbnail("", 0, 0, f"{image.width} x {image.height} pixels, {MAX_PIXELS:,} are the most")
         image.draft("RGB", (SIDES[0], SIDES[0]))  # a JPEG is decoded at about the size that is wanted
         full = _upright_size(read_header(data))
         image = upright_rgb(image)

@@ -114,7 +114,10 @@ def take(record: Record, name: str, kind: type[T]) -> T:
         raise UnreadableError(f"no `{name}`")
     value = record[name]
     if kind is float and type(value) is int:
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError as error:
+            raise UnreadableError(f"`{name}` is a number of {len(str(abs(value)))} digits") from error
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UnreadableError(f"`{name}` is a {type(value).__name__}, not a {kind.__name__}")
     return value

@@ -53,12 +53,12 @@ def open_published(name: str, split: str) -> tuple[Iterator[object], int | None,
     """
     datasets = _library(name)
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of whichever HTTP library it uses
 
     try:
         commit = HfApi().dataset_info(name).sha or ""
         data = datasets.load_dataset(name, split=split, revision=commit or None, streaming=True)
-    except (OSError, ValueError, RuntimeError, HfHubHTTPError) as error:
+    except (OSError, ValueError, RuntimeError, HTTPError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"{name}: nothing of that name lies here, and the hub does not give it ({type(error).__name__}: {reason}). "

@@ -121,7 +121,7 @@ def _once(rows: Sequence[Row | Skipped]) -> Iterator[Row | Skipped]:
 
 def _pair_text(record: Record) -> str:
     names = ("id", "image", "conversations", *OUTPUTS, "preference")
-    return json.dumps([record.get(name) for name in names], sort_keys=True)
+    return json.dumps([record.get(name) for name in names], sort_keys=True, default=repr)
 
 
 def _has_ratings(record: Record) -> bool:

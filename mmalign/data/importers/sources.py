@@ -26,6 +26,7 @@ from mmalign.data.importers import Skipped
 from mmalign.data.importers.conversations import Row, printable
 from mmalign.data.manifest import MANIFEST_NAME
 
+DEFAULT_SPLIT = "train"
 SUFFIXES = (".json", ".jsonl", ".parquet")
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 SAVED_MARKS = ("dataset_info.json", "dataset_dict.json")
@@ -52,7 +53,7 @@ class Records(NamedTuple):
     """The commit of a dataset of the hub."""
 
 
-def open_records(place: str, *, split: str = "train", keyed: bool = False) -> Records:
+def open_records(place: str, *, split: str = DEFAULT_SPLIT, keyed: bool = False) -> Records:
     """The records of a file, a folder, a pattern, or a dataset of the hub.
 
     Args:
@@ -80,6 +81,11 @@ def open_records(place: str, *, split: str = "train", keyed: bool = False) -> Re
         raise FileNotFoundError(
             f"{place}: no such file, no folder or pattern with {', '.join(SUFFIXES)} in it, and no name of a dataset "
             "(owner/name) to import. `mmalign import FORMAT --help` shows what a format reads."
+        )
+    if split != DEFAULT_SPLIT:
+        raise ValueError(
+            f"--split {split}: {place} is read whole, only datasets that were saved or published have parts. Leave it "
+            "out, or name the files of that part."
         )
     several = len(files) > 1
     parts = (_rows(file, f"{file.name} " if several else "", keyed=keyed) for file in files)
@@ -157,7 +163,7 @@ def _keyed_rows(file: Path, prefix: str) -> Iterator[Row | Skipped]:
     if not isinstance(records, Mapping):
         raise _damaged(file, "no JSON object of records", f"it holds a {type(records).__name__}")
     for name, record in records.items():
-        yield _row(f"{prefix}{name}", record)
+        yield _row(f"{prefix}{printable(name)}", record)
 
 
 def _line_rows(file: Path, prefix: str) -> Iterator[Row | Skipped]:

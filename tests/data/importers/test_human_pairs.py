@@ -109,6 +109,12 @@ def test_a_pair_that_stands_twice_is_taken_once_with_its_ratings(record):
     assert passed == rows[3]
 
 
+def test_pairs_whose_pictures_are_bytes_are_told_apart_too(record):
+    """As they stand in parquet."""
+    rows = [Row("first", record | {"image": {"bytes": b"x", "path": None}}), Row("second", record)]
+    assert len(list(read_human_pairs(rows, None, source="mine"))) == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

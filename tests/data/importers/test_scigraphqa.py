@@ -52,6 +52,11 @@ def test_answers_of_all_models_meet_at_their_question(album, png):
     assert (sample.images, sample.id, other.id) == ((png("red"),), "fig1", "fig2")
 
 
+def test_a_grade_of_many_digits_is_no_grade():
+    (skipped,) = join_answers([Row("record 0", graded("blip2", "A", 10**400))])
+    assert "401 digits" in skipped.reason
+
+
 def test_another_question_about_the_figure_is_another_sample():
     assert len(read(graded("blip2", "A", 0), graded("llava", "B", 1, question="<image>\nWhy?"))) == 2
 

@@ -86,6 +86,18 @@ def test_an_object_of_records_names_them(tmp_path):
         listed(write(tmp_path / "b.json", "[]"), keyed=True)
 
 
+def test_a_record_cannot_write_on_the_terminal_by_its_name(tmp_path):
+    (tmp_path / "a.json").write_text('{"\\u001b]0;mine\\u0007": 5}')
+    (row,) = open_records(str(tmp_path / "a.json"), keyed=True).rows
+    assert row.name.isprintable()
+
+
+def test_a_split_of_files_is_refused_because_they_have_none(tmp_path):
+    (tmp_path / "a.json").write_text("[{}]")
+    with pytest.raises(ValueError, match=r"--split test: .*read whole"):
+        open_records(str(tmp_path / "a.json"), split="test")
+
+
 def test_parquet_keeps_pictures_as_bytes(tmp_path):
     records = [{"image": {"bytes": bytes([number]) * 10, "path": None}, "idx": number} for number in range(200)]
     pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet", row_group_size=50)

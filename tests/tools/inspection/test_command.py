@@ -210,3 +210,9 @@ def test_a_real_photograph_is_read_and_shown(tmp_path, tiny_llava, capsys):
     main([str(tmp_path / "set"), "--checkpoint", tiny_llava, "--validate", "true", "--html", str(page)])
     assert "2 samples read: 0 errors in 0 samples, 0 warnings." in capsys.readouterr().out
     assert page.read_text().count("data:image/webp;base64,") == len(photos) == 2
+
+
+def test_a_limit_below_zero_is_refused():
+    """As a slice it would leave out the last rows."""
+    with pytest.raises(ValueError, match="`--limit` must be 0 or more"):
+        main(["world", "--limit", "-1"])

@@ -69,3 +69,10 @@ def test_a_bomb_is_not_decoded():
     bomb = encoded(Image.new("1", (12_000, 12_000)), "PNG")
     assert len(bomb) < 30_000
     assert "pixels" in thumbnail(bomb, budget=60_000).problem
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_picture_that_pillow_would_only_warn_of_is_not_decoded():
+    """Between Pillow's warning and its error lie hundreds of megabytes."""
+    found = thumbnail(encoded(Image.new("1", (12_000, 8_000)), "PNG"), budget=60_000)
+    assert (found.url, found.problem) == ("", "12000 x 8000 pixels, 89,478,485 are the most")
