@@ -107,7 +107,7 @@ def kept_replies(work: Path) -> set[str]:
     """Hashes of the requests whose replies are on disk."""
     path = work / "out.replies/replies.jsonl"
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    return {json.loads(line)["id"].rpartition("-")[0] for line in lines}
+    return {json.loads(line)["id"].split("-")[0] for line in lines}
 
 
 def of_calls(asked: list[Asked], lives: list[list[Asked]], known: list[frozenset[str]], prompts: int) -> dict[str, Any]:

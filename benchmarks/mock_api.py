@@ -48,7 +48,7 @@ class Asked(NamedTuple):
     at: float
     """`time.monotonic()`."""
     hash: str
-    """Of address and body, as `mmalign.api.request.Request.id` makes it, without the attempt."""
+    """Of address and body, as `mmalign.api.request.Request.id` makes it, without token limit and attempt."""
     kind: str
     """`good`, `limited` (over the rate limit), or the name of a fault."""
 
@@ -155,7 +155,8 @@ class MockApi:
         body = await request.json()
         self.bodies.append(body)
         self.headers.append(dict(request.headers))
-        sent = json.dumps({"url": self.url, "body": body}, sort_keys=True)
+        unlimited = {name: value for name, value in body.items() if name != "max_completion_tokens"}
+        sent = json.dumps({"url": self.url, "body": unlimited}, sort_keys=True)
         digest = hashlib.sha256(sent.encode()).hexdigest()[:ID_DIGITS]
         canned = self._script.popleft() if self._script else None
         kind = "canned" if canned else self._kind(body)

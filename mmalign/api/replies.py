@@ -1,10 +1,10 @@
 r"""Replies that were paid for: on disk before anybody reads them, so that none is asked for again.
 
-    {"id": "5f0c...-0", "text": "{\"ratings\": ...}", "finish_reason": "stop", "model": "gemini-2.5-flash",
+    {"id": "5f0c...-4096-0", "text": "{\"ratings\": ...}", "finish_reason": "stop", "model": "gemini-2.5-flash",
      "input_tokens": 1312, "output_tokens": 401, "cost": 0.0014}
 
-The id is a hash of all that was sent, pictures included, and the number of the attempt; so requests of any settings and
-any model can share one folder.
+The id is a hash of all that was sent, pictures included, the token limit, and the number of the attempt; so requests of
+any settings and any model can share one folder.
 
 Tests   tests/api/test_client.py
 """
@@ -26,7 +26,7 @@ class Reply(NamedTuple):
     """What a model said to one request."""
 
     id: str
-    """Hash of the request, and the attempt: `<hash>-<attempt>`."""
+    """Of the request: `<hash>-<token limit>-<attempt>`."""
     text: str
     """As it came; data, never markup. Empty where the model refused."""
     finish_reason: str = ""
@@ -60,6 +60,8 @@ class Replies:
         self._waiting = list[Reply]()
         self._writing = asyncio.Lock()
         self._file: RecordFile[Reply] | None = None
+        self._whole: dict[tuple[str, str], Reply] = {}
+        """Replies that ended by themselves, by hash and attempt."""
 
     def __enter__(self) -> "Replies":
         """Lock the folder and read what is there."""
@@ -71,6 +73,8 @@ class Replies:
                 "or give this one a folder of its own with `--replies`."
             ) from None
         self._file = RecordFile(self.folder / REPLIES_FILE, Reply, FORMAT)
+        for reply in self._file.records.values():
+            self._index(reply)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -78,8 +82,12 @@ class Replies:
         self._lock.release()
 
     def get(self, reply_id: str) -> Reply | None:
-        """A reply that was kept."""
-        return self._records.get(reply_id)
+        """A reply that was kept: to this very request, or to one of another token limit that leaves it as it is."""
+        if (exact := self._records.get(reply_id)) is not None:
+            return exact
+        request, most, attempt = reply_id.split("-")
+        whole = self._whole.get((request, attempt))
+        return whole if whole is not None and 0 < whole.output_tokens <= int(most) else None
 
     def cost(self) -> float:
         """Of all replies here, as far as known."""
@@ -97,6 +105,13 @@ class Replies:
             if self._waiting:
                 together, self._waiting = self._waiting, []
                 await asyncio.to_thread(self._file.append, together)
+                for each in together:
+                    self._index(each)
+
+    def _index(self, reply: Reply) -> None:
+        if reply.finish_reason == "stop":
+            request, _, attempt = reply.id.split("-")
+            self._whole[request, attempt] = reply
 
     @property
     def _records(self) -> dict[str, Reply]:

@@ -51,9 +51,14 @@ class Request(NamedTuple):
         return body
 
     def id(self, endpoint: Endpoint, attempt: int) -> str:
-        """Hash of the address and all that is sent there, pictures byte by byte, and the attempt."""
-        sent = {"url": endpoint.address, "body": self.body(endpoint.model, attempt)}
-        return f"{hashlib.sha256(json.dumps(sent, sort_keys=True).encode()).hexdigest()[:ID_DIGITS]}-{attempt}"
+        """Hash of the address and all that is sent there, pictures byte by byte; the token limit, and the attempt.
+
+        The limit stands by itself: a reply that ended before it is the reply under any higher one, see `Replies.get`.
+        """
+        body = self.body(endpoint.model, attempt)
+        most = body.pop("max_completion_tokens")
+        sent = json.dumps({"url": endpoint.address, "body": body}, sort_keys=True)
+        return f"{hashlib.sha256(sent.encode()).hexdigest()[:ID_DIGITS]}-{most}-{attempt}"
 
     def forms(self, structured: Structured) -> list["Request"]:
         """As it is to be sent, the preferred form first: with its schema, without, or first with and then without."""

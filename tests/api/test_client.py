@@ -56,6 +56,7 @@ def test_a_reply_is_handed_out_with_its_tokens_and_its_cost(use):
     with MockApi(answer=hello) as api:
         (reply,) = use(api, ask(say("Hi")), prices=Prices(input=1.0, output=2.0))
     assert reply.text == "You said: Hi"
+    assert reply.id.split("-")[0] == api.asked[0].hash, "the benchmark's ledger knows replies by it"
     assert (reply.finish_reason, reply.model) == ("stop", "m-mock")
     assert reply.cost == pytest.approx((reply.input_tokens + 2 * reply.output_tokens) / 1e6)
     assert reply.output_tokens == 3
@@ -79,6 +80,17 @@ def test_another_request_has_another_id(other):
     endpoint = Endpoint(model="m", url="http://localhost:1/v1")
     assert other.id(endpoint, 0) != say().id(endpoint, 0)
     assert say().id(Endpoint(model="n", url="http://localhost:1/v1"), 0) != say().id(endpoint, 0)
+
+
+def test_another_token_limit_asks_again_only_for_what_it_would_change(use):
+    cut = Canned(body=completion({"model": "m", "messages": []}, "Hel"))
+    cut.body["choices"][0]["finish_reason"] = "length"
+    with MockApi(answer=hello, script=[cut]) as api:
+        use(api, ask(say("long"), say("short")))
+        use(api, ask(*(say(text)._replace(max_tokens=99) for text in ("long", "short"))))
+        assert [body["messages"][0]["content"] for body in api.bodies] == ["long", "short", "long"]
+        use(api, ask(say("short")._replace(max_tokens=1)))
+        assert api.count() == 4
 
 
 def test_equal_requests_at_the_same_time_are_one_call(use):
