@@ -46,6 +46,11 @@ bench: $(INSTALLED) ## a DPO step beside TRL's, loader, resume, memory, ranks: b
 	@$(BIN)/python benchmarks/dpo_step.py --out benchmarks/results/dpo_step.json
 	@echo 'bench: the loader'
 	@$(BIN)/python benchmarks/loader.py
+	@echo 'bench: import, and a judge over a failing API'
+	@$(BIN)/python benchmarks/importing.py
+	@$(BIN)/python benchmarks/judging.py
+	@echo 'bench: rejected answers without labels'
+	@$(BIN)/python benchmarks/contrast.py
 	@echo 'bench: from the command to its first step'
 	@$(BIN)/python benchmarks/first_step.py
 	@echo 'bench: a resume anywhere in a million rows, and broken samples'

@@ -130,6 +130,12 @@ class Template:
         return list(behind[1:]) != self._behind_text("A")
 
 
+def own_template(processor: LlavaProcessor) -> TemplateName:
+    """The format that a checkpoint's own chat template has, if it is one of ours; else `vicuna_v1`."""
+    found = (name for name, text in CHAT_TEMPLATES.items() if text == processor.chat_template)
+    return next(found, "vicuna_v1")
+
+
 def _plain(message: Message) -> str:
     """Text of a turn that may not hold pictures."""
     if any(isinstance(part, ImageSlot) for part in message.content):

@@ -241,6 +241,7 @@ def _duplicate_lines(content: Mapping[str, Any]) -> Iterator[str]:
     if across := content["across"]:
         yield f"{len(across)} of all these lie in several of the sets written, so one leaks into the other:"
         yield from (f"  {' and '.join(group)}" for group in across[:EXAMPLES])
+        yield "Look at them: drawings of one style look alike, too. Take real ones out of one of the sets."
 
 
 def _leak_lines(leak: Mapping[str, Any]) -> Iterator[str]:

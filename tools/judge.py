@@ -166,6 +166,10 @@ def _rate(work: Making, rater: Judge) -> None:
     records = [journal.rated[key] for key in keys]
     counts = _counts(records)
     _say_invalid(work, records)
+    if counts["invalid"] > counts["rated"]:
+        CONSOLE.print(
+            "Most answers have no ratings: see the reasons above. Another model, or more --max_tokens, may do."
+        )
     samples = (_judged(work.source[number], record, counts) for number, record in enumerate(records))
     finish(work, samples, counts, following=f"mmalign inspect {work.out}")
 

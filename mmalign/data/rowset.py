@@ -313,4 +313,5 @@ def _open(source: Source, config_key: str, remote: Remote | None) -> ShardSet:
     try:
         return ShardSet(source.resolve(), remote)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"`{config_key}`: {error}") from error
+        instead = " Or train on `world`, with `--config scale/tiny.yaml`." if config_key.startswith("data.") else ""
+        raise FileNotFoundError(f"`{config_key}`: {error}{instead}") from error

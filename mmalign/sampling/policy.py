@@ -30,13 +30,11 @@ from mmalign.backbone import load_llava
 from mmalign.messages import Message
 from mmalign.processor import load_processor, resolve_checkpoint
 from mmalign.steering import Attributes, Form, check_attributes, steer
-from mmalign.template import CHAT_TEMPLATES, Template, TemplateName
+from mmalign.template import Template, TemplateName, own_template
 
 LINEAGE_FILE = "lineage.json"
 """Written by `mmalign export` beside the adapter."""
 WEIGHTS_FILE = "adapter_model.safetensors"
-DEFAULT_TEMPLATE: TemplateName = "vicuna_v1"
-"""Where neither an export nor the checkpoint's own chat template says which: that of LLaVA-1.5 and of the paper."""
 
 
 class Steering(NamedTuple):
@@ -142,8 +140,7 @@ def load_policy(
     trained = _read_lineage(trained_at)
     pad = trained.get("pad_images", True) if pad_images is None else pad_images
     processor = load_processor(checkpoint, pad_images=pad)
-    its_own = next((name for name, text in CHAT_TEMPLATES.items() if text == processor.chat_template), DEFAULT_TEMPLATE)
-    name: TemplateName = template or trained.get("template", its_own)
+    name: TemplateName = template or trained.get("template", own_template(processor))
     return Policy(
         checkpoint=checkpoint,
         adapter=adapter,

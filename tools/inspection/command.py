@@ -25,7 +25,7 @@ from mmalign.data.rowset import Source, summarize
 from mmalign.data.sample import GoneError, SampleError, ShardError
 from mmalign.data.views import Pairs, View
 from mmalign.processor import load_processor
-from mmalign.template import Template, TemplateName
+from mmalign.template import Template, TemplateName, own_template
 
 from ..progress import progress_bars
 from . import terminal
@@ -60,7 +60,7 @@ def inspect(
     shards: str,
     view: View | None = None,
     checkpoint: str = "embedded",
-    template: TemplateName = "vicuna_v1",
+    template: TemplateName | None = None,
     pad_images: bool = True,
     max_length: int = 3000,
     overlong: Overlong = "refuse",
@@ -78,7 +78,7 @@ def inspect(
         view: What makes rows of samples: `Pairs` by default, or `ImagePairs`, `BestOfN`, `Gold`, `Steer`, `Unpaired`,
             `Prompts`, with their settings, for instance `--view Pairs --view.margin 3`.
         checkpoint: Whose tokenizer and image processor to use.
-        template: Conversation format.
+        template: Conversation format; left out, the one of the checkpoint's own chat template.
         pad_images: Pad pictures to a square, or crop their centre.
         max_length: See `data.max_length`.
         overlong: See `data.overlong`.
@@ -110,7 +110,8 @@ def inspect(
     if not (validate or limit or html):
         show_judges(shard_set)
         return 0
-    speak = Template(load_processor(checkpoint, pad_images=pad_images), template)
+    processor = load_processor(checkpoint, pad_images=pad_images)
+    speak = Template(processor, template or own_template(processor))
     validator = Validator(speak, max_length=max_length, overlong=overlong)
     findings = validated(shard_set, validator, problems) if validate else None
     if findings is None:
