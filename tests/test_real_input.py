@@ -24,7 +24,7 @@ pytestmark = [
 
 def test_nlvr_from_labels_to_held_out_preference_accuracy(fit_into, tiny_llava, tmp_path):
     """Imported, turned into pairs by its labels, trained on, and scored before and after with intervals."""
-    cli.main(["import", "nlvr", str(SHARED / "nlvr/dev"), str(tmp_path / "nlvr")])
+    cli.main(["import", "nlvr", str(SHARED / "nlvr/dev"), "--out", str(tmp_path / "nlvr")])
     train, heldout = (tmp_path / "nlvr" / part for part in ("train", "heldout"))
     assert len(ShardSet(str(train))) + len(ShardSet(str(heldout))) == 989
     run = tmp_path / "run"
@@ -38,7 +38,8 @@ def test_nlvr_from_labels_to_held_out_preference_accuracy(fit_into, tiny_llava, 
 
 def test_real_photos_become_training_rows(fit_into, tmp_path, capsys):
     """Every photo that is there, of whatever size and orientation, goes through import and an optimizer step."""
-    cli.main(["import", "questions", str(SHARED / "photos/describe_questions.jsonl"), str(tmp_path / "photos")])
+    questions = str(SHARED / "photos/describe_questions.jsonl")
+    cli.main(["import", "questions", questions, "--out", str(tmp_path / "photos")])
     told = capsys.readouterr().out
     assert "30 records: 25 imported, 5 skipped" in told
     photos = ShardSet(str(tmp_path / "photos"))
