@@ -71,7 +71,9 @@ def agree(
     )
     files = report.write(out)
     _show(console, report, collected)
-    console.print(f"{files[0]} and its neighbours, in {time.perf_counter() - began:.0f} s", markup=False)
+    console.print(
+        f"{files[0]} and its neighbours, in {time.perf_counter() - began:.0f} s", markup=False, soft_wrap=True
+    )
     return report
 
 
@@ -94,14 +96,14 @@ def _check_score(collected: Collected, score: Sequence[str]) -> None:
 
 
 def _show(console: Console, report: Report, collected: Collected) -> None:
-    console.print(Text(f"{report.shards}: {report.samples:,} samples. 95 % intervals, over samples."))
+    console.print(Text(f"{report.shards}: {report.samples:,} samples. 95 % intervals, over samples."), soft_wrap=True)
     for rater in report.raters:
-        console.print(Text(f"  {printable(rater.line())}"))
+        console.print(Text(f"  {printable(rater.line())}"), soft_wrap=True)
     for cells in tables(report.findings):
         console.print()
         console.print(rich_table(cells))
     for hint in _hints(report, collected):
-        console.print(Text(printable(hint)))
+        console.print(Text(printable(hint)), soft_wrap=True)
 
 
 def _hints(report: Report, collected: Collected) -> Iterator[str]:

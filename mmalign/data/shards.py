@@ -37,6 +37,8 @@ TAR_END = 2 * TAR_BLOCK
 """Zero bytes that end a tar: where they are missing it was cut."""
 OWNER = "mmalign"
 MODE = 0o444
+BLOCK = 4 << 20
+"""Bytes that go to the disk at once, in a thread: in smaller ones, threads would wait for each other at every call."""
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 
 
@@ -68,7 +70,7 @@ class ShardWriter:
         self._partial, self._former = (self._real.with_name(f".{self._real.name}.{s}") for s in ("partial", "former"))
         self._keys: set[str] = set()
         self._open: _OpenShard | None = None
-        self._disk = ThreadPoolExecutor(1)
+        self._disk = ThreadPoolExecutor(2)  # a shard is looked at while the next is written
         self._closed: list[Future[ShardRecord]] = []
         self._table = EntryTable()
 
@@ -150,7 +152,7 @@ class ShardWriter:
         if full:
             self._close_shard()
         if self._open is None:
-            self._open = _OpenShard(self._partial / f"{len(self._closed):06d}.tar")
+            self._open = _OpenShard(self._partial / f"{len(self._closed):06d}.tar", self._disk)
         return self._open
 
     def _close_shard(self) -> None:
@@ -164,27 +166,48 @@ class ShardWriter:
 class _OpenShard:
     """A shard on its way to the disk: hashed while it is written, its structure looked at when it is whole."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: ThreadPoolExecutor) -> None:
         self.path = path
         self.size = 0
         self.extents: list[tuple[int, int]] = []
         self.file = path.open("wb")
         self._hash = sha256()
+        self._disk = disk
+        self._block: list[bytes] = []
+        self._started = 0
+        """Size at which the block began."""
+        self._written: Future[None] | None = None
 
     def append(self, data: bytes) -> None:
-        self.file.write(data)
-        self._hash.update(data)
+        """Take bytes; what the disk says to them is heard a block later, or at the close."""
+        self._block.append(data)
         self.size += len(data)
+        if self.size - self._started >= BLOCK:
+            self._await()
+            self._written = self._disk.submit(self._write, self._block)
+            self._block, self._started = [], self.size
 
     def close(self) -> ShardRecord:
         """End the tar as Python's `tarfile` does, and find in the file what was put there."""
+        self._await()
         with self.file:
-            self.append(bytes(TAR_END + -(self.size + TAR_END) % tarfile.RECORDSIZE))
+            end = bytes(TAR_END + -(self.size + TAR_END) % tarfile.RECORDSIZE)
+            self.size += len(end)
+            self._write([*self._block, end])
             self.file.flush()
             os.fsync(self.file.fileno())
         if self.path.stat().st_size != self.size or scan(self.path) != self.extents:
             raise ShardError(f"{self.path}: the disk does not hold what was written. Check it, and write the set anew.")
         return ShardRecord(self.path.name, self.size, self._hash.hexdigest(), len(self.extents))
+
+    def _await(self) -> None:
+        if self._written is not None:
+            self._written.result()
+
+    def _write(self, pieces: list[bytes]) -> None:
+        block = b"".join(pieces)
+        self.file.write(block)
+        self._hash.update(block)
 
 
 def tar_members(key: str, members: Mapping[str, bytes]) -> bytes:
