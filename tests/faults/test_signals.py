@@ -8,6 +8,7 @@ import time
 
 import pytest
 from contents import newest
+from killing import codes_of_any_moment
 
 from mmalign import cli
 from mmalign.methods.base import AlignmentModule
@@ -66,9 +67,7 @@ def test_runs_stopped_at_random_moments_end_as_if_they_had_not_been(ranks, optio
         codes = run.wait(GRACE_S)
         worst_s = max(worst_s, time.monotonic() - began) if any(codes) else worst_s
         stopped_by_usr1 += "stopped by SIGUSR1 after" in run.output(0)
-        # Before our handlers stand, a signal does what it does to any process.
-        allowed = {128 + number, -number} | ({1} if number == signal.SIGINT else set())
-        if any(codes) and not set(codes) <= allowed:
+        if any(codes) and not set(codes) <= codes_of_any_moment(number):
             faults.append(f"{number.name}: exit codes {codes}\n{run.all_output()}")
         if not any(codes):
             assert newest(tmp_path / str(attempt)) == expected
