@@ -55,7 +55,7 @@ def agree(
         FileNotFoundError: No shards.
         ValueError: A rater or a rating that the samples do not have.
     """
-    console = Console()
+    console = Console(soft_wrap=True)
     began = time.perf_counter()
     shard_set = ShardSet(Source(path=shards).resolve())
     collected = collect(_read(shard_set), raters, where=shards)
@@ -71,9 +71,7 @@ def agree(
     )
     files = report.write(out)
     _show(console, report, collected)
-    console.print(
-        f"{files[0]} and its neighbours, in {time.perf_counter() - began:.0f} s", markup=False, soft_wrap=True
-    )
+    console.print(f"{files[0]} and its neighbours, in {time.perf_counter() - began:.0f} s", markup=False)
     return report
 
 
@@ -96,14 +94,14 @@ def _check_score(collected: Collected, score: Sequence[str]) -> None:
 
 
 def _show(console: Console, report: Report, collected: Collected) -> None:
-    console.print(Text(f"{report.shards}: {report.samples:,} samples. 95 % intervals, over samples."), soft_wrap=True)
+    console.print(Text(f"{report.shards}: {report.samples:,} samples. 95 % intervals, over samples."))
     for rater in report.raters:
-        console.print(Text(f"  {printable(rater.line())}"), soft_wrap=True)
+        console.print(Text(f"  {printable(rater.line())}"))
     for cells in tables(report.findings):
         console.print()
         console.print(rich_table(cells))
     for hint in _hints(report, collected):
-        console.print(Text(printable(hint)), soft_wrap=True)
+        console.print(Text(printable(hint)))
 
 
 def _hints(report: Report, collected: Collected) -> Iterator[str]:

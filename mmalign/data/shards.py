@@ -189,8 +189,8 @@ class _OpenShard:
 
     def close(self) -> ShardRecord:
         """End the tar as Python's `tarfile` does, and find in the file what was put there."""
-        self._await()
         with self.file:
+            self._await()
             end = bytes(TAR_END + -(self.size + TAR_END) % tarfile.RECORDSIZE)
             self.size += len(end)
             self._write([*self._block, end])

@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 import tarfile
 from dataclasses import replace
 
@@ -150,6 +151,32 @@ def test_a_failed_write_leaves_the_former_set_as_it_was(tmp_path, make_sample, w
     before = contents(folder)
     with pytest.raises(SampleError, match="the key is used twice"):
         write_set(folder, [make_sample(1), make_sample(1)])
+    assert contents(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_blocks_on_their_way_to_the_disk_change_no_byte(tmp_path, make_sample, write_set, monkeypatch):
+    """Shards of these samples are smaller than one block: here of several, of one a sample, and of all in one."""
+    samples = [make_sample(n, images=n % 3) for n in range(30)]
+    expected = contents(write_set(tmp_path / "whole", samples, max_samples=12))
+    for size in (1, 3000):
+        monkeypatch.setattr("mmalign.data.shards.BLOCK", size)
+        assert contents(write_set(tmp_path / str(size), samples, max_samples=12)) == expected
+
+
+@pytest.mark.parametrize("samples", [60, 6], ids=["while more is written", "at the close"])
+def test_a_full_disk_leaves_the_former_set_as_it_was(tmp_path, make_sample, write_set, monkeypatch, samples):
+    """Whatever block of a shard, or its end, finds no room."""
+    folder = write_set(tmp_path / "set", [make_sample(0)])
+    before = contents(folder)
+    monkeypatch.setattr("mmalign.data.shards.BLOCK", 20_000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_set(folder, [make_sample(n) for n in range(samples)], max_samples=100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert contents(folder) == before
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
