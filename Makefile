@@ -60,6 +60,8 @@ bench: $(INSTALLED) ## a DPO step beside TRL's, loader, resume, memory, ranks: b
 	@$(BIN)/python benchmarks/memory.py
 	@echo 'bench: ZeRO-3 on CPU ranks beside one process'
 	@$(BIN)/python benchmarks/zero3.py
+	@echo 'bench: the server beside transformers serve'
+	@$(BIN)/python benchmarks/serving.py --out benchmarks/results/serving.json
 
 faults: $(INSTALLED) ## kills, signals, full disks and broken files, by the hundred: benchmarks/results (under an hour)
 	@echo 'faults: the tests marked faults'

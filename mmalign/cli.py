@@ -31,6 +31,7 @@ PROGRAMS = {
     "sweep": ("mmalign.tools.sweep.command", "many runs, each trained and evaluated; one table and one plot"),
     "report": ("mmalign.tools.report", "report.html of a run and its evaluation"),
     "serve": ("mmalign.serve.server", "OpenAI-compatible HTTP server for base and adapters"),
+    "load": ("mmalign.tools.load", "load a server with requests: tokens a second, time to the first, errors"),
     "demo": ("mmalign.tools.demo", "the whole loop on the embedded model, in minutes"),
 }
 OTHERS_DEPRECATIONS = (

@@ -101,7 +101,8 @@ class Template:
 
     def decode_response(self, ids: Sequence[int]) -> str:
         """The answer's text; an end token and the leading space are dropped, all else is kept as it is."""
-        kept = [i for i in ids if i not in (self.eos_token_id, self.tokenizer.pad_token_id)]
+        dropped = (self.eos_token_id, self.tokenizer.pad_token_id)  # a property each, and slow
+        kept = [i for i in ids if i not in dropped]
         # Behind an anchor, because Llama's tokenizer drops the first space of whatever it decodes.
         text = str(self.tokenizer.decode([*self._anchor_ids, *kept], skip_special_tokens=False))
         return text.removeprefix(ANCHOR).removeprefix(" ")

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from .job import BASE
+from .messages import BASE
 from .settings import TemplateName
 
 T = TypeVar("T")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What an adapter may be called."""
 
 
 def parse_adapters(options: Sequence[str]) -> dict[str, Path]:
@@ -26,7 +27,7 @@ def parse_adapters(options: Sequence[str]) -> dict[str, Path]:
     adapters: dict[str, Path] = {}
     for option in options:
         name, equals, folder = option.partition("=")
-        if not equals or not folder or not _NAME.fullmatch(name):
+        if not equals or not folder or not NAME.fullmatch(name):
             raise ValueError(
                 f"--adapter {option!r} is not of the form NAME=DIR. Clients ask for the adapter by NAME: "
                 "letters, digits, `.`, `_` and `-`, for example --adapter dpo=out/adapter."

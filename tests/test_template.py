@@ -76,7 +76,7 @@ def test_the_papers_system_sentence_comes_first(processor):
     assert text.replace("<s> ", "<s>") == f"<s>{SYSTEM_SENTENCES['vicuna_v1']} USER: Hi ASSISTANT:"
 
 
-@given(text=st.text(max_size=60))
+@given(text=st.text(st.characters(exclude_characters="\u2581"), max_size=60))  # Llama's vocabulary spells a space so
 @settings(max_examples=200, deadline=None)
 def test_any_answer_survives_encoding(template, text):
     """What is trained decodes to the answer, whatever its characters."""

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 INSTALLED_AS = {"mmalign": "mmalign"} | {name: f"mmalign/{name}" for name in ("configs", "serve", "shards", "tools")}
-STAYS_BEHIND = {"Dockerfile", ".dockerignore"}  # of use in a checkout only
+STAYS_BEHIND = {"Dockerfile", "Dockerfile.dockerignore", "compose.yaml"}  # an image is built from a checkout
 
 
 def run(*command, cwd, **environment):
@@ -94,6 +94,8 @@ def test_every_file_of_the_product_is_in_the_wheel(names):
         ("mmalign/shards/", ".arrow"),
         ("mmalign/shards/", "README.md"),
         ("mmalign/serve/", ".py"),
+        ("mmalign/serve/page/", "page.html"),
+        ("mmalign/serve/deploy/", "nginx.conf"),
         ("mmalign/tools/", "demo.py"),
         ("mmalign/", "py.typed"),
         (f"mmalign-{mmalign.__version__}.dist-info/", "LICENSE"),

@@ -1,10 +1,12 @@
 """The served model in the demo: `mmalign serve` in a process of its own, asked by OpenAI's client."""
 
+import os
 import shlex
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ import openai
 from openai.types.chat import ChatCompletionContentPartParam
 
 from mmalign.evaluation.gallery import data_url
+from mmalign.serve.keys import API_VARIABLE
 from mmalign.world.tasks import task
 
 START_TIMEOUT_S = 90
@@ -46,12 +49,14 @@ def served(base: str, template: str, adapters: Mapping[str, Path], *, log: Path)
         ValueError: It did not start; the message holds the end of its log.
     """
     port = free_port()
-    arguments = ["serve", "--base", base, "--template", template, "--port", str(port)]
+    # Without a key: it listens on this machine only, for as long as the demo asks.
+    arguments = ["serve", "--base", base, "--template", template, "--port", str(port), "--insecure=true"]
     for name, folder in adapters.items():
         arguments += ["--adapter", f"{name}={folder}"]
+    environment = {name: value for name, value in os.environ.items() if name != API_VARIABLE}
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mmalign.cli", *arguments], stdout=output, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "mmalign.cli", *arguments], env=environment, stdout=output, stderr=subprocess.STDOUT
         )
     server = Server(f"http://127.0.0.1:{port}/v1", shlex.join(["mmalign", *arguments]))
     try:
@@ -97,15 +102,14 @@ def free_port() -> int:
 
 
 def _wait_until_up(server: Server, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    ready = server.address.removesuffix("/v1") + "/readyz"
     deadline = time.monotonic() + START_TIMEOUT_S
-    with _client(server) as client:
-        while process.poll() is None and time.monotonic() < deadline:
-            try:
-                client.models.list()
-            except openai.OpenAIError:
-                time.sleep(POLL_S)
-            else:
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(ready, timeout=5):
                 return
+        except OSError:  # nobody listens yet, or the model is being loaded
+            time.sleep(POLL_S)
     ended = process.poll()
     why = f"ended with exit status {ended}" if ended is not None else f"did not answer within {START_TIMEOUT_S} s"
     end = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])

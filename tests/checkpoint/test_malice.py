@@ -13,8 +13,8 @@ from mmalign.adapters import WEIGHTS_FILE
 from mmalign.backbone import BackboneSettings, Llava
 from mmalign.checkpoint import CheckpointError, newest_checkpoint
 from mmalign.checkpoint.disk import fingerprint
-from mmalign.serve.engine import Engine
 from mmalign.serve.settings import EngineSettings
+from mmalign.serve.worker.engine import Engine
 from mmalign.tools.export import export
 
 pytestmark = pytest.mark.slow
@@ -143,7 +143,7 @@ def test_a_served_adapter_is_never_unpickled(adapter, bomb, canary, tiny_llava):
         Engine.load(settings, "cpu")
     (adapter / WEIGHTS_FILE).unlink()
     with pytest.raises(ValueError, match="Only safetensors are loaded"):
-        cli.main(["serve", f"--base={tiny_llava}", f"--adapter=x={adapter}"])
+        cli.main(["serve", f"--base={tiny_llava}", f"--adapter=x={adapter}", "--insecure=true"])
 
 
 def test_an_adapter_to_start_from_is_never_unpickled(adapter, bomb, canary, tiny_llava):

@@ -2,20 +2,14 @@
 
 import base64
 import io
-import json
 import os
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, cast
 
 import pytest
 import torch
@@ -23,22 +17,15 @@ from litserve.utils import LitAPIStatus
 from openai import OpenAI
 from peft import LoraConfig, get_peft_model
 from PIL import Image
+from serving import Served, endless, in_session, serve
 from starlette.testclient import TestClient
 from transformers import LlavaForConditionalGeneration
 
-from mmalign.serve.job import Job, Piece
-from mmalign.serve.server import build_server
-from mmalign.serve.settings import EngineSettings
-
-START_TIMEOUT_S = 60
-
-
-class Served(NamedTuple):
-    """A running server."""
-
-    url: str
-    process: subprocess.Popen[bytes]
-    log: Path
+from mmalign.serve.http.app import build_app
+from mmalign.serve.http.frontend import Frontend
+from mmalign.serve.http.link import Link
+from mmalign.serve.messages import BASE, Begun, Cancel, Ended, Event, Hello, Order, Piece, Report, ServedModel, WorkerId
+from mmalign.serve.settings import HttpSettings
 
 
 def data_url(kind: str = "png", size: tuple[int, int] = (40, 30), colour: str = "red") -> str:
@@ -88,55 +75,32 @@ def tiny_adapters(tiny_llava: str, tmp_path_factory: pytest.TempPathFactory) -> 
     return folders
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-def wait_until_healthy(served: Served) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        assert served.process.poll() is None, served.log.read_text()
-        try:
-            with urllib.request.urlopen(f"{served.url}/health", timeout=2) as response:
-                if response.status == 200:
-                    return
-        except (urllib.error.URLError, TimeoutError):
-            time.sleep(0.1)
-    pytest.fail("the server did not become healthy")
-
-
 @pytest.fixture(scope="session")
 def start(tiny_llava: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Served]]:
     """Runs `mmalign serve` on the tiny LLaVA with these options, on a free port; ends what still runs."""
     started: list[Served] = []
 
     def start_server(*options: str) -> Served:
-        port = str(free_port())
-        log = tmp_path_factory.mktemp("served") / "log.txt"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mmalign.cli", "serve", "--base", tiny_llava, "--port", port, *options],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=logs.enter_context(log.open("wb")),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # so that a test can look for what it left
-        )
-        started.append(Served(f"http://127.0.0.1:{port}", process, log))
+        started.append(serve(tmp_path_factory.mktemp("served") / "log.txt", tiny_llava, *options))
         return started[-1]
 
-    with ExitStack() as logs:
-        yield start_server
+    yield start_server
     for served in started:
         served.process.terminate()
-        served.process.wait(20)
+        served.process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def endless_llava(tiny_llava: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny LLaVA whose answers go on to their limit."""
+    return endless(tiny_llava, tmp_path_factory.mktemp("endless") / "base")
 
 
 @pytest.fixture(scope="session")
 def served(start: Callable[..., Served], tiny_adapters: dict[str, Path]) -> Served:
     """The server that the tests share, with all adapters."""
     server = start("--max_new_tokens=256", *(f"--adapter={name}={folder}" for name, folder in tiny_adapters.items()))
-    wait_until_healthy(server)
+    server.wait_for(200)
     return server
 
 
@@ -147,24 +111,12 @@ def client(served: Served) -> Iterator[OpenAI]:
 
 
 @pytest.fixture(scope="session")
-def processes_of() -> Callable[[int], list[str]]:
-    """Lists what still runs in the session that a server was started in; a zombie does not, it is just not fetched."""
-
-    def in_session(session: int) -> list[str]:
-        listing = subprocess.run(["ps", "-ewwo", "sid,stat,args"], capture_output=True, text=True, check=True).stdout
-        rows = [row.split(maxsplit=2) for row in listing.splitlines()]
-        return [args for sid, stat, args in rows if sid == str(session) and not stat.startswith("Z")]
-
-    return in_session
-
-
-@pytest.fixture(scope="session")
-def left_behind(processes_of: Callable[[int], list[str]]) -> Callable[[int], list[str]]:
-    """The same after the server's end; Python's resource tracker ends by itself, a moment later."""
+def left_behind() -> Callable[[int], list[str]]:
+    """Lists what still runs in the session that a server was started in, after its end."""
 
     def still_there(session: int) -> list[str]:
         deadline = time.monotonic() + 5
-        while (left := processes_of(session)) and time.monotonic() < deadline:
+        while (left := in_session(session)) and time.monotonic() < deadline:
             time.sleep(0.1)
         return left
 
@@ -174,38 +126,53 @@ def left_behind(processes_of: Callable[[int], list[str]]) -> Callable[[int], lis
 class ScriptedWorker:
     """Stands in for queue and worker: every job gets the scripted events at once, in this process."""
 
-    def __init__(self) -> None:
-        self.jobs: list[Job] = []
-        self.script: list[Piece | Exception] = []
-        self.response_buffer: dict = {}
+    def __init__(self, link: Link) -> None:
+        self.jobs: list[Order] = []
+        self.script: list[Event] = []
+        self._link = link
+        self._sent: Future[None] = Future()
+        self._sent.set_result(None)
+        link.connect(lambda item: self.put(item))  # a test may have another `put`
+        link._sending = cast(Any, self)
+        link._alive = WorkerId.of(os.getpid())
+        link.models = {name: ServedModel(name) for name in (BASE, "dpo")}
+        link.worker = Hello(os.getpid(), tuple(link.models.values()), 2048)
+
+    def submit(self, put: Callable[[object], object], item: object) -> "Future[None]":
+        """In place of the link's thread."""
+        put(item)
+        return self._sent
 
     def put(self, item: tuple) -> None:
-        _, uid, _, job = item
-        self.jobs.append(job)
-        waiting = self.response_buffer[uid]
-        for event in self.script:
-            failed = isinstance(event, Exception)
-            data = event if failed else json.dumps(event._asdict())
-            waiting.response_queue.append((data, LitAPIStatus.ERROR if failed else LitAPIStatus.OK))
-        waiting.response_queue.append(("", LitAPIStatus.FINISH_STREAMING))
-        waiting.event.set()
+        """In place of the queue."""
+        _, uid, _, (_, order) = item
+        if not isinstance(order, Cancel):
+            self.jobs.append(order)
+            self.tell(uid, *self.script)
+
+    def tell(self, uid: str, *events: Event, models: tuple[ServedModel, ...] | None = None) -> None:
+        """Report these events of a job."""
+        report = Report(tuple((uid, event) for event in events), 0, 0, models)
+        self._link.append(((self._link._alive, report), LitAPIStatus.OK))
 
 
 @pytest.fixture
-def worker() -> ScriptedWorker:
-    scripted = ScriptedWorker()
-    scripted.script = [Piece("a red "), Piece("circle", "stop", 7, 3)]
+def front() -> Frontend:
+    """The state of an HTTP process without keys."""
+    return Frontend(HttpSettings(max_new_tokens=100))
+
+
+@pytest.fixture
+def worker(front: Frontend) -> ScriptedWorker:
+    scripted = ScriptedWorker(front.link)
+    scripted.script = [Begun(7), Piece(0, "a red "), Piece(0, "circle", (), "stop", 3), Ended()]
     return scripted
 
 
 @pytest.fixture
-def http(worker: ScriptedWorker) -> TestClient:
+def http(worker: ScriptedWorker, front: Frontend) -> TestClient:
     """The HTTP side alone, with the scripted worker behind it."""
-    settings = EngineSettings(base="nowhere", adapters={"dpo": Path("nowhere")}, max_new_tokens=100)
-    server = build_server(settings)
-    spec = server.lit_api.spec
-    spec.response_buffer, spec.request_queue, spec.data_streamer = worker.response_buffer, worker, server.data_streamer
-    return TestClient(server.app, raise_server_exceptions=False)
+    return TestClient(build_app(front), raise_server_exceptions=False)
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_a_port_that_is_taken_or_impossible_is_named_at_once():
 @pytest.mark.parametrize("option", [["--max_new_tokens", "0"], ["--max_images", "-1"]])
 def test_a_limit_must_be_one(option):
     with pytest.raises(ValueError, match=f"{option[0]} must"):
-        main(["--base", "embedded", "--port", "18237", *option])
+        main(["--base", "embedded", "--insecure=true", "--port", "18237", *option])
 
 
 def test_help_says_what_every_option_does(capsys):

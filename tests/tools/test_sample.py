@@ -260,16 +260,19 @@ def test_our_own_server_gives_the_answers_of_the_model_here(prompts, tiny_llava,
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    key = tmp_path / "key"
+    key.write_text("one-key-of-this-test-0123456789abcdef\n")
     command = [sys.executable, "-m", "mmalign.cli", "serve", "--base", tiny_llava, "--port", str(port)]
+    command += [f"--api_keys={key}"]
     with (tmp_path / "log.txt").open("wb") as log:
         server = subprocess.Popen(
             command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=subprocess.STDOUT
         )
     try:
         sample(prompts, tmp_path / "here", tiny_llava, *SHORT, "--template=vicuna_v1")
-        wait_until_healthy(f"http://127.0.0.1:{port}/health", server, tmp_path / "log.txt")
-        options = [f"--server=http://127.0.0.1:{port}/v1", "--model=base", "--num=2", "--max_new_tokens=6"]
-        main(["sample", f"--shards={prompts}", f"--out={tmp_path / 'there'}", *options])
+        wait_until_healthy(f"http://127.0.0.1:{port}/readyz", server, tmp_path / "log.txt")
+        options = [f"--server=http://127.0.0.1:{port}/v1", "--model=base", f"--key_file={key}", "--num=2"]
+        main(["sample", f"--shards={prompts}", f"--out={tmp_path / 'there'}", "--max_new_tokens=6", *options])
     finally:
         server.terminate()
         server.wait(20)
