@@ -77,7 +77,7 @@ def serve(
     adapter_root: Path | None = None,
     max_rows: int = 8,
     max_waiting: int = 64,
-    max_new_tokens: int = 1024,
+    max_new_tokens: int = 2048,
     max_images: int = 4,
     max_seconds: float = 300.0,
     queue_timeout_s: float = 300.0,

@@ -24,7 +24,7 @@ class EngineSettings:
     """`auto` is what the checkpoint was saved in."""
     pad_images: bool = True
     """Pad pictures to a square, as in training."""
-    max_new_tokens: int = 1024
+    max_new_tokens: int = 2048
     """The most tokens an answer may have."""
     max_rows: int = 8
     """Answers that are written at once."""
@@ -54,7 +54,7 @@ class HttpSettings:
 
     max_images: int = 4
     """Pictures in one request."""
-    max_new_tokens: int = 1024
+    max_new_tokens: int = 2048
     """Tokens in one answer; the same as the engine's."""
     max_rows: int = 8
     """Answers that are written at once; the same as the engine's."""

@@ -98,13 +98,13 @@ def test_beyond_rows_and_waiting_a_request_is_refused_before_its_body_is_read(fr
         await settle()
         assert front.admission.taken.answers == 5
         refused = Request(headers={"content-length": "2000000"})
-        await asyncio.wait_for(middleware(refused.scope, refused.receive, refused.send), 1)
+        await asyncio.wait_for(middleware(refused.scope, refused.receive, refused.send), 10)
         assert (refused.status, refused.num_received) == (429, 0)
         assert refused.headers["retry-after"].isdigit()
         assert refused.error["type"] == "rate_limit_error"
         for path in ("/livez", "/readyz", "/metrics", "/v1/models"):
             free = Request(path, method="GET")
-            await asyncio.wait_for(middleware(free.scope, free.receive, free.send), 1)
+            await asyncio.wait_for(middleware(free.scope, free.receive, free.send), 10)
             assert free.status == 200
         route.go.set()
         await asyncio.gather(*tasks)
@@ -163,7 +163,7 @@ def test_who_only_reads_has_no_body_waited_for_or_held(front, worker, method):
     async def run() -> None:
         request = Request("/livez", method=method, headers={"content-length": str(16 * 2**20)})
         request.send_body(b"x" * 2**16, more=True)
-        await asyncio.wait_for(Admit(Route(), front)(request.scope, request.receive, request.send), 1)
+        await asyncio.wait_for(Admit(Route(), front)(request.scope, request.receive, request.send), 10)
         assert (request.status, request.num_received) == (200, 0)
 
     asyncio.run(run())
@@ -179,8 +179,9 @@ def test_every_path_has_the_bounds_of_bodies(front, worker, path):
     asyncio.run(run())
 
 
-def test_a_body_that_does_not_come_is_a_408(front, worker, monkeypatch):
-    monkeypatch.setattr(admission, "BODY_S", 0.05)
+@pytest.mark.parametrize("limit", ["BODY_S", "STALLED_S"])
+def test_a_body_that_does_not_come_is_a_408(front, worker, monkeypatch, limit):
+    monkeypatch.setattr(admission, limit, 0.05)
 
     async def run() -> None:
         request = Request(headers={"content-length": "9"}).send_body(b"{", more=True)
@@ -202,7 +203,7 @@ def test_bodies_held_together_are_bounded(front, worker, monkeypatch):
         await settle()
         for headers in ({"content-length": "6"}, {"transfer-encoding": "chunked"}):
             second = Request(headers=headers).send_body(b"x" * 3, b"x" * 3)
-            await asyncio.wait_for(middleware(second.scope, second.receive, second.send), 1)
+            await asyncio.wait_for(middleware(second.scope, second.receive, second.send), 10)
             assert second.status == 429
             assert "retry-after" in second.headers
         route.go.set()

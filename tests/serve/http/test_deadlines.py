@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from mmalign.serve.http import deadlines
+from mmalign.serve.http import admission, deadlines
 from mmalign.serve.http.deadlines import MAX_HEADER, UVICORN, DeadlineProtocol
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -132,16 +132,16 @@ def test_a_half_sent_request_is_closed(server, sent):
     with connected(server, sent) as sock:
         started = time.monotonic()
         assert until_closed(sock) == b""
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
 
 
 def test_the_header_has_one_limit_however_many_bytes_come_meanwhile(server):
     started = time.monotonic()
     with connected(server, b"\r\nGET / HTTP/1.1\r\n") as sock, contextlib.suppress(OSError):  # closed: pipe or reset
-        while time.monotonic() - started < 3:
+        while time.monotonic() - started < 15:
             sock.sendall(b"A: b\r\n")
             time.sleep(0.02)
-    assert 0.2 < time.monotonic() - started < 2
+    assert 0.2 < time.monotonic() - started < 10
 
 
 def test_a_later_request_on_a_connection_has_the_same_limits(server):
@@ -191,7 +191,7 @@ def test_an_early_answer_is_read_although_the_body_still_comes(server):
 
 def test_a_client_that_does_not_read_is_closed(server):
     with connected(server, GET.replace(b"GET /", b"GET /large")) as sock:
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 15
         while server.num_connections and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not server.num_connections
@@ -288,16 +288,17 @@ def test_half_open_connections_are_closed_and_a_good_client_does_not_notice(serv
                 assert b" 200 " in answer(good)
             slowest = max(slowest, time.monotonic() - before)
             time.sleep(0.02)
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 15
         while server.num_connections > 1 and time.monotonic() < deadline:
             time.sleep(0.02)
         assert server.num_connections <= 1
-        assert slowest < 1
+        assert slowest < 5
 
 
 def test_these_are_the_limits_of_a_real_server():
     """S12: half-open connections are closed within 15 s; the application's 408 comes before its body is cut off."""
-    assert deadlines.HEADER_S <= 15
+    assert max(deadlines.HEADER_S, deadlines.STALL_END_S) <= 15
+    assert admission.STALLED_S < deadlines.STALL_END_S
     assert deadlines.BODY_END_S > deadlines.BODY_S
     assert UVICORN["http"] is DeadlineProtocol
     assert UVICORN["server_header"] is False
