@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 import torch
-from safetensors import SafetensorError
 
 from mmalign import cli
 from mmalign.adapters import WEIGHTS_FILE
@@ -139,7 +138,7 @@ def test_a_served_adapter_is_never_unpickled(adapter, bomb, canary, tiny_llava):
     settings = EngineSettings(base=tiny_llava, template="llava_hf", adapters={"x": adapter})
     Engine.load(settings, "cpu")
     shutil.copy(adapter / "adapter_model.bin", adapter / WEIGHTS_FILE)
-    with pytest.raises(SafetensorError):
+    with pytest.raises(ValueError, match="does not fit the base: Error while deserializing header"):
         Engine.load(settings, "cpu")
     (adapter / WEIGHTS_FILE).unlink()
     with pytest.raises(ValueError, match="Only safetensors are loaded"):

@@ -200,9 +200,11 @@ class Load:
             self._pool.submit(ask, served, max_tokens=max_tokens, stream=bool(i % 3)) for i in range(num)
         ]
         deadline = time.monotonic() + 60
-        while served.metric("mmalign_answers_running") < rows or served.metric("mmalign_jobs_open") < open_before + num:
-            if any(asked.done() for asked in self._asked):
-                break  # they are short
+        while True:  # until all have been accepted, and so many are written; short ones may have ended
+            ended = sum(asked.done() for asked in self._asked)
+            accepted = ended + served.metric("mmalign_jobs_open") - open_before
+            if accepted >= num and (ended or served.metric("mmalign_answers_running") >= rows):
+                break
             assert time.monotonic() < deadline, "the load does not run"
             time.sleep(0.02)
 
