@@ -102,7 +102,7 @@ def serve(
         page: The chat page at `/`: behind a key as all else, public (its requests still need a key), or off.
         votes: Folder for the votes of the chat page; the pairs among them are a shard set in its `shards`. Without
             it a vote only tells which model was which.
-        votes_max_mib: No vote is taken once that folder has this size.
+        votes_max_mib: No vote is stored once that folder has this size.
         adapter_root: Folder below which adapters lie that may be added while the server runs.
         max_rows: Answers that are written at once.
         max_waiting: Answers that may wait for their turn; what comes beyond gets a 429.

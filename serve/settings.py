@@ -50,7 +50,7 @@ class HttpSettings:
     votes: Path | None = None
     """Folder that votes are written to; None: they are not stored, and only tell which model was which."""
     votes_max_bytes: int = 2**30
-    """No vote is taken once they take this much."""
+    """No vote is stored once they take this much."""
 
     max_images: int = 4
     """Pictures in one request."""

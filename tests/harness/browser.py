@@ -86,3 +86,27 @@ def chromium() -> Iterator[Browser]:
         launched = playwright.chromium.launch(executable_path=path, args=OPTIONS)
         yield Browser(launched)
         launched.close()
+
+
+def contrast(page: Page, selector: str) -> float:
+    """Of a text and what lies behind it, as WCAG counts it."""
+    texts = page.locator(selector).first.evaluate(
+        """each => {
+            let behind = each;
+            const back = (e) => getComputedStyle(e).backgroundColor;
+            while (back(behind) === "rgba(0, 0, 0, 0)") behind = behind.parentElement;
+            return [getComputedStyle(each).color, back(behind)];
+        }"""
+    )
+    light, shade = sorted((_luminance(rgb(colour)) for colour in texts), reverse=True)
+    return (light + 0.05) / (shade + 0.05)
+
+
+def rgb(colour: str) -> list[float]:
+    """Red, green and blue of a colour as a browser says it."""
+    return [float(number) for number in colour.partition("(")[2].rstrip(")").split(",")[:3]]
+
+
+def _luminance(colour: list[float]) -> float:
+    parts = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]

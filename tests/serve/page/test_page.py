@@ -5,6 +5,7 @@ import hashlib
 import json
 
 import pytest
+from browser import contrast, rgb
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.slow
@@ -317,26 +318,3 @@ def test_a_key_is_asked_for_once_and_kept_in_the_tab(browser, serve_page):
         assert page.locator("#key-dialog").is_hidden()
         assert page.evaluate("localStorage.length + document.cookie.length") == 0
         browser.faults[:] = [fault for fault in browser.faults if "401" not in fault]  # Chromium tells of them
-
-
-def rgb(colour):
-    return [float(number) for number in colour.partition("(")[2].rstrip(")").split(",")[:3]]
-
-
-def contrast(page, selector):
-    """Of a text and what lies behind it, as WCAG counts it."""
-    texts = page.locator(selector).first.evaluate(
-        """each => {
-            let behind = each;
-            const back = (e) => getComputedStyle(e).backgroundColor;
-            while (back(behind) === "rgba(0, 0, 0, 0)") behind = behind.parentElement;
-            return [getComputedStyle(each).color, back(behind)];
-        }"""
-    )
-    light, shade = sorted((luminance(rgb(colour)) for colour in texts), reverse=True)
-    return (light + 0.05) / (shade + 0.05)
-
-
-def luminance(colour):
-    parts = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
-    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]

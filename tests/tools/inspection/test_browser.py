@@ -1,7 +1,7 @@
 """The page in a real browser: it loads, filters, goes by keys, and does nothing that its data asks for."""
 
 import pytest
-from browser import chromium
+from browser import chromium, contrast, rgb
 
 from mmalign.tools.inspection.command import main
 
@@ -163,29 +163,6 @@ def test_it_is_as_dark_as_its_reader_wants_and_can_be_read(browser, pages, dark)
 
 def is_dark(colour):
     return sum(rgb(colour)) < 200
-
-
-def rgb(colour):
-    return [float(number) for number in colour.partition("(")[2].rstrip(")").split(",")[:3]]
-
-
-def contrast(page, selector):
-    """Of a text and what lies behind it, as WCAG counts it."""
-    texts = page.locator(selector).first.evaluate(
-        """each => {
-            let behind = each;
-            const back = (e) => getComputedStyle(e).backgroundColor;
-            while (back(behind) === "rgba(0, 0, 0, 0)") behind = behind.parentElement;
-            return [getComputedStyle(each).color, back(behind)];
-        }"""
-    )
-    light, shade = sorted((luminance(rgb(colour)) for colour in texts), reverse=True)
-    return (light + 0.05) / (shade + 0.05)
-
-
-def luminance(colour):
-    parts = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
-    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
 
 @pytest.mark.parametrize("name", ["rich", "hostile"])
