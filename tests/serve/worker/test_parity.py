@@ -112,12 +112,18 @@ def test_merged_is_the_offline_merge(engine_of, prompts, template, tiny_llava, t
         warnings.simplefilter("ignore", FutureWarning)  # as above
         base = LlavaForConditionalGeneration.from_pretrained(tiny_llava)
         merged = PeftModel.from_pretrained(base, tiny_adapters[name]).merge_and_unload().eval()
+    trainer = trainer_of(tiny_llava, tiny_adapters[name])
     jobs = [
-        Job(model=name, prompt=prompt, seeds=(0,), temperature=0.0, max_new_tokens=LENGTH)
+        Job(model=name, prompt=prompt, seeds=(0,), temperature=0.0, max_new_tokens=LENGTH, top_logprobs=0)
         for prompt in prompts.conversations(20)
     ]
     for job, found in zip(jobs, driven.arrive(jobs), strict=True):
-        assert found.texts[0] == template.decode_response(offline_ids(merged, template, job.prompt))
+        written = offline_ids(merged, template, job.prompt)
+        assert found.texts[0] == template.decode_response(written)
+        if template.image_token_id not in written:  # the trainer would want a picture
+            ids = written + [template.eos_token_id] * (found.reasons[0] == "stop")
+            served = [token.logprob for token in found.tokens[0]]
+            assert served == pytest.approx(trained_logps(trainer, template, job, ids), abs=1e-5)
     assert driven.answer(prompts.ask(model="base")).end.status == 404
 
 
