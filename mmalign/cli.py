@@ -27,7 +27,10 @@ PROGRAMS = {
     "agree": ("mmalign.tools.agree", "how far raters agree: people, judges, the exact world"),
     "inspect": ("mmalign.tools.inspection.command", "a shard set in numbers, its faults, its rows, a page to browse"),
     "export": ("mmalign.tools.export", "checkpoint -> PEFT adapter directory, and merged weights on request"),
-    "evaluate": ("mmalign.tools.evaluate", "base against aligned, paired, with intervals"),
+    "evaluate": (
+        "mmalign.tools.evaluation.command",
+        "base against aligned, paired; or one step: generate, judge, score",
+    ),
     "sweep": ("mmalign.tools.sweep.command", "many runs, each trained and evaluated; one table and one plot"),
     "report": ("mmalign.tools.report", "report.html of a run and its evaluation"),
     "serve": ("mmalign.serve.server", "OpenAI-compatible HTTP server for base and adapters"),

@@ -14,9 +14,7 @@ Tests   tests/tools/test_sample.py
 """
 
 import asyncio
-import inspect
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +38,7 @@ from mmalign.sampling.server import ServerAnswers
 from mmalign.template import TemplateName
 from mmalign.world.prompts import SOURCE
 
+from .answering import check_answering_options
 from .inspection.seen import seen
 from .making import CONSOLE, KEPT, Making, finish, making, partial_of
 from .progress import progress_bars
@@ -48,11 +47,6 @@ GO, MADE, FAILED = range(3)
 """What the first rank tells the others before they begin."""
 PROVENANCE = ("checkpoint_hash", "adapter_hash", "attributes")
 """What every answer says of its model, beside how it was drawn; the lineage of the shards says the rest."""
-MODEL_OPTIONS = ("checkpoint", "adapter", "batch_size", "template", "pad_images", "dtype", "attributes")
-"""Of a model here; a server has its own."""
-SERVER_OPTIONS = (
-    "max_side", "key_env", "key_file", "concurrency", "requests_per_minute", "timeout_s", "tries", "max_cost", "prices",
-)  # fmt: skip
 
 
 def sample(
@@ -124,7 +118,7 @@ def sample(
         FileNotFoundError: No shards, checkpoint or adapter.
         ValueError: Settings that cannot be, or `out` holds something else.
     """
-    _check_options(locals())
+    check_answering_options(sample, locals())
     if batch_size < 1:
         raise ValueError(f"`--batch_size` must be 1 or more, got {batch_size}.")
     drawing = Drawing(
@@ -164,24 +158,6 @@ def sample(
             _lead(shards, out, answerer, ranks, batch_size, overwrite=overwrite)
         else:
             _follow(shards, out, answerer, ranks, batch_size)
-
-
-def _check_options(given: Mapping[str, object]) -> None:
-    """Raise where an option would do nothing, or nothing sensible.
-
-    Args:
-        given: Those of `sample`.
-    """
-    others = MODEL_OPTIONS if given["server"] is not None else SERVER_OPTIONS
-    unused = [f"--{n}" for n in others if given[n] != inspect.signature(sample).parameters[n].default]
-    if unused and given["server"] is not None:
-        raise ValueError(f"{', '.join(unused)}: of a model here, not of `--server`, which has its own. Leave it out.")
-    if unused:
-        raise ValueError(f"{', '.join(unused)}: only with `--server`. Leave it out, or name a server.")
-    if given["server"] is not None and os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ValueError(
-            "One process is enough to ask a server (`--concurrency` answers at a time): leave torchrun out."
-        )
 
 
 def _lead(shards: str, out: Path, answerer: Answerer, ranks: Ranks, batch_size: int, *, overwrite: bool) -> None:

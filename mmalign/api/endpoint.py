@@ -116,7 +116,7 @@ def _check_url(url: str) -> None:
     """Raise where an address is none, or carries a secret into logs and lineage."""
     parts = urlsplit(url)
     if url and (parts.scheme not in ("http", "https") or not parts.hostname):
-        raise ValueError("`--url` must be an address like http://localhost:8000/v1.")
+        raise ValueError("`--url`, or `--server`, must be an address like http://localhost:8000/v1.")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError(
             "`--url` must hold no user, password or query: it is written into lineage. "

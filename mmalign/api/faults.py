@@ -4,7 +4,7 @@
     400, 401, 403, 404, 413, 501, no credit left   RequestError: nothing to try; the command ends
     a filter of the provider                       RefusedAnswerError: an answer of its kind, which is kept
 
-No text of ours holds the key, though a server may echo it.
+No text of ours holds the key, though a server may echo it, nor a character that a terminal would obey.
 
 Tests   tests/api/test_faults.py
 """
@@ -33,15 +33,14 @@ LONGEST_ASKED_S = 600.0
 MAX_SAID = 300
 """Characters of a server's words in our messages."""
 REMEDIES = {
-    400: "See that the model takes pictures and as many tokens as `--max_tokens` says; make pictures smaller with "
-    "`--max_side`",
+    400: "See that the model takes pictures of that size, prompts of that length, and as many tokens as are asked for",
     401: "Set the right key: `--key_env` names an environment variable, `--key_file` a file",
     402: "Pay, or use another key",
     403: "Use a key that may use this model",
-    404: "Check `--model` and `--url`, which is the base address, such as http://localhost:8000/v1",
-    413: "Make pictures smaller with `--max_side`",
+    404: "Check the model's name and the server's address: the base one, such as http://localhost:8000/v1",
+    413: "Send smaller pictures or less text",
     429: "Pay, then run the same command again",
-    501: "Check `--url` and `--model`: the server does not have what is asked for",
+    501: "Check the server's address and the model's name: the server does not have what is asked for",
 }
 WAIT = "Wait so long, then run the same command again"
 
@@ -104,13 +103,13 @@ def fault_of(error: Exception, endpoint: Endpoint, scrub: Callable[[str], str]) 
         return BusyError(f"no reply within {endpoint.timeout_s:g} s")
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__
-        return BusyError(f"the connection failed ({scrub(str(cause)) or type(cause).__name__})")
+        return BusyError(f"the connection failed ({plain(scrub(str(cause))) or type(cause).__name__})")
     return BusyError(f"a broken reply ({type(error).__name__})")
 
 
 def _of_status(error: openai.APIStatusError, endpoint: Endpoint, scrub: Callable[[str], str]) -> Fault:
     status, code = error.status_code, str(error.code or "")
-    said = " ".join(scrub(_said(error)).split())[:MAX_SAID] or "no reason given"
+    said = plain(scrub(_said(error)))[:MAX_SAID] or "no reason given"
     if status == HTTPStatus.BAD_REQUEST and code in FILTERED:
         return RefusedAnswerError(said)
     if (status in TRY_AGAIN or (status >= 500 and status not in REFUSED_FORM)) and code not in NO_CREDIT:
@@ -125,6 +124,11 @@ def _of_status(error: openai.APIStatusError, endpoint: Endpoint, scrub: Callable
         "paid for is kept.",
         status,
     )
+
+
+def plain(text: str) -> str:
+    """A text of others on one line, without characters that nobody sees, which a terminal would obey."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
 
 
 def retry_after(header: str) -> float:

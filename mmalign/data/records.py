@@ -34,7 +34,13 @@ class RecordFile(Generic[R]):
     """The lines of one command; one process writes them."""
 
     def __init__(
-        self, path: Path, kind: Callable[..., R], identity: Mapping[str, str], *, overwrite: bool = False
+        self,
+        path: Path,
+        kind: Callable[..., R],
+        identity: Mapping[str, str],
+        *,
+        overwrite: bool = False,
+        identity_file: str = IDENTITY_FILE,
     ) -> None:
         """Open a file, and take up the records it has already.
 
@@ -42,26 +48,31 @@ class RecordFile(Generic[R]):
             path: Its folder is made if it is not there.
             kind: The record's class.
             identity: All that a record depends on besides its id: hashes of model and adapter, decoding, settings.
-            overwrite: Drop records of another identity, instead of refusing to go on.
+            overwrite: Drop records of another identity, or of none, instead of refusing to go on.
+            identity_file: Name of the file that holds the identity; of its own where several commands share a folder.
 
         Raises:
-            ValueError: The folder holds records of another identity, or a damaged line.
+            ValueError: The folder holds records of another identity, or of none, or a damaged line.
         """
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        _claim(path, dict(identity), overwrite=overwrite)
+        _claim(path, path.with_name(identity_file), dict(identity), overwrite=overwrite)
         _drop_torn_line(path)
         found = read_records(path, kind) if path.exists() else []
         self.records = {record.id: record for record in found}
 
     def append(self, records: Sequence[R]) -> None:
         """Add records; they are on disk when this returns."""
-        lines = [json.dumps(record._asdict(), ensure_ascii=False) + "\n" for record in records]
         with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(lines)
+            file.writelines(map(_line, records))
             file.flush()
             os.fsync(file.fileno())
         self.records |= {record.id: record for record in records}
+
+    def replace(self, records: Sequence[R]) -> None:
+        """Have the file hold these records, in their order; whole or not at all."""
+        write_whole(self.path, "".join(map(_line, records)).encode())
+        self.records = {record.id: record for record in records}
 
 
 def read_records(path: Path, kind: Callable[..., R]) -> list[R]:
@@ -90,9 +101,12 @@ def read_records(path: Path, kind: Callable[..., R]) -> list[R]:
     return records
 
 
-def _claim(path: Path, identity: dict[str, str], *, overwrite: bool) -> None:
-    """Make the folder ours, or refuse where it holds the results of other settings."""
-    identity_path = path.parent / IDENTITY_FILE
+def _line(record: Record) -> str:
+    return json.dumps(record._asdict(), ensure_ascii=False) + "\n"
+
+
+def _claim(path: Path, identity_path: Path, identity: dict[str, str], *, overwrite: bool) -> None:
+    """Make the folder ours, or refuse where it holds the results of other settings, or somebody else's."""
     found = json.loads(identity_path.read_text(encoding="utf-8")) if identity_path.is_file() else None
     if found == identity:
         return
@@ -101,6 +115,11 @@ def _claim(path: Path, identity: dict[str, str], *, overwrite: bool) -> None:
         raise ValueError(
             f"{path.parent} holds the results of other settings: {', '.join(differing)} differ. Give another "
             "folder, go back to those settings, or drop what is there with `--overwrite true`."
+        )
+    if found is None and path.exists() and not overwrite:
+        raise ValueError(
+            f"{path} is there, and no {identity_path.name} beside it says what it was made of. Give another folder, or "
+            "drop it with `--overwrite true`."
         )
     path.unlink(missing_ok=True)
     write_whole(identity_path, f"{json.dumps(identity, indent=2)}\n".encode())

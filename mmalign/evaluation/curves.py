@@ -7,22 +7,18 @@ ones from its first step on.
 """
 
 import csv
-import io
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+from mmalign.evaluation.svg import INK, SERIES, drawing, inline_svg, quiet_axes
 
 LOG_FILE = "metrics.csv"
-INK = "#010203"
-"""Axes and text; becomes `currentColor`, so that the curves follow the page into dark mode."""
-SERIES = ("#0a0b01", "#0a0b02")
-"""Lines; become the page's `--series-1` and `--series-2`."""
+SIZE = (4.6, 2.7)
 SMOOTHING_SHARE = 0.08
 """Width of the moving mean, as a share of all steps: thin lines are the steps, thick ones their mean."""
 
@@ -132,8 +128,7 @@ def _version(path: Path) -> tuple[int, str]:
 
 
 def _draw_panel(panel: Panel, logs: Mapping[str, Points]) -> str:
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": panel.title, "font.size": 9.5}):
-        figure = Figure(figsize=(4.6, 2.7), layout="constrained")
+    with drawing(panel.title, SIZE) as figure:
         axes = figure.add_subplot()
         if panel.level is not None:
             axes.axhline(panel.level, color=INK, linewidth=0.6, alpha=0.5)
@@ -141,9 +136,7 @@ def _draw_panel(panel: Panel, logs: Mapping[str, Points]) -> str:
             if line.key in logs:
                 _draw_line(axes, line, logs[line.key])
         _style(axes)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(buffer.getvalue(), panel)
+        return inline_svg(figure, panel.title)
 
 
 def _draw_line(axes: Axes, line: Line, points: Points) -> None:
@@ -158,25 +151,8 @@ def _draw_line(axes: Axes, line: Line, points: Points) -> None:
 
 
 def _style(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(INK)
-    axes.spines[["left", "bottom"]].set_alpha(0.35)
-    axes.tick_params(colors=INK, length=3, width=0.6)
-    axes.grid(axis="y", color=INK, alpha=0.1, linewidth=0.6)
+    quiet_axes(axes)
     axes.locator_params(nbins=5)
     axes.set_xlabel("optimizer step", color=INK)
     if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend(frameon=False, labelcolor=INK, fontsize=9, handlelength=1.4)
-
-
-def _inline(svg: str, panel: Panel) -> str:
-    """The `<svg>` element alone, colours and font left to the page, ids its own."""
-    svg = svg[svg.index("<svg") :]
-    svg = svg.replace(INK, "currentColor")
-    for number, colour in enumerate(SERIES, start=1):
-        svg = svg.replace(colour, f"var(--series-{number})")
-    svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
-    prefix = re.sub(r"\W+", "-", panel.title.lower())
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'role="img" aria-label="{panel.title}"', svg, count=1)

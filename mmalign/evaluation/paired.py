@@ -9,6 +9,8 @@ Every measure here is a ratio of two sums over samples, so one bootstrap serves 
     precision     sum tp        / sum (tp + fp)
     F1            sum 2 tp      / sum (2 tp + fp + fn)
 
+    mean of F1s   the mean over columns of such ratios, where terms have a second axis: POPE's over its three splits
+
 A resample draws samples with replacement and recomputes both ratios and their difference from the same draw: what is
 hard for both models cancels, and answers to one picture stay together.
 """
@@ -17,6 +19,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,8 +59,9 @@ class Verdict(StrEnum):
 class Ratio(NamedTuple):
     """Per-sample terms of a measure: their sums divided are its value."""
 
-    numerators: Float[NDArray[np.float64], " samples"]
-    denominators: Float[NDArray[np.float64], " samples"]
+    numerators: Float[NDArray[np.float64], " samples *columns"]
+    denominators: Float[NDArray[np.float64], " samples *columns"]
+    """With a second axis (POPE's splits, runs of a judge), the measure is the mean over its columns of the ratios."""
 
     @classmethod
     def of(cls, numerators: Values, denominators: Values) -> "Ratio":
@@ -172,8 +176,10 @@ def verdict(difference: Estimate, direction: Direction) -> Verdict:
 
 def _estimates(measure: Measure, *, resamples: int, level: float, seed: int) -> list[Estimate]:
     """Of base, aligned and difference."""
-    terms = (*measure.base, *measure.aligned)
-    values = _statistic(*terms, axis=-1)
+    columns = [each.reshape(len(each), -1).T for each in (*measure.base, *measure.aligned)]
+    terms = [column for each in columns for column in each]
+    statistic = partial(_statistic, widths=[len(each) for each in columns])
+    values = statistic(*terms, axis=-1)
     num_samples = len(terms[0])
     if num_samples < 2:  # nothing to resample
         return [Estimate(float(value), float("nan"), float("nan")) for value in values]
@@ -182,7 +188,7 @@ def _estimates(measure: Measure, *, resamples: int, level: float, seed: int) -> 
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         interval = stats.bootstrap(
             terms,
-            _statistic,
+            statistic,
             n_resamples=resamples,
             batch=max(1, BATCH_ELEMENTS // num_samples),
             paired=True,
@@ -195,17 +201,21 @@ def _estimates(measure: Measure, *, resamples: int, level: float, seed: int) -> 
     return [Estimate(float(value), float(low), float(high)) for value, low, high in bounds]
 
 
-def _statistic(
-    base_numerators: NDArray[np.float64],
-    base_denominators: NDArray[np.float64],
-    aligned_numerators: NDArray[np.float64],
-    aligned_denominators: NDArray[np.float64],
-    axis: int,
-) -> NDArray[np.float64]:
-    """Base, aligned and difference, along a new first axis."""
+def _statistic(*terms: NDArray[np.float64], axis: int, widths: Sequence[int]) -> NDArray[np.float64]:
+    """Base, aligned and difference, along a new first axis.
+
+    Args:
+        terms: Columns of the base's numerators, of its denominators, then the aligned model's.
+        axis: Of the samples.
+        widths: How many columns each of the four has; two models may have been judged in different numbers of runs.
+    """
+    sums = np.stack([each.sum(axis) for each in terms])
+    base_numerators, base_denominators, aligned_numerators, aligned_denominators = np.split(
+        sums, np.cumsum(widths)[:-1]
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
-        base = base_numerators.sum(axis) / base_denominators.sum(axis)
-        aligned = aligned_numerators.sum(axis) / aligned_denominators.sum(axis)
+        base = (base_numerators / base_denominators).mean(0)
+        aligned = (aligned_numerators / aligned_denominators).mean(0)
     return np.stack([base, aligned, aligned - base])
 
 

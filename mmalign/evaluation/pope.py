@@ -1,12 +1,12 @@
 """POPE: yes/no questions about objects (Li et al., 2023), https://arxiv.org/abs/2305.10355.
 
 Parser and metrics follow the official `evaluate.py` (RUCAIBox/POPE), which LLaVA-1.5 and the paper use; other
-harnesses read answers by other rules under the same name.
+harnesses read answers by other rules under the same name. The benchmark itself is `benchmarks/pope.py`.
 
 Tests   tests/world/test_pope.py
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 YesNo = Literal["yes", "no"]
@@ -58,8 +58,3 @@ def pope_score(answers: Sequence[str], labels: Sequence[YesNo]) -> PopeScore:
         yes_ratio=said_yes / len(outcomes),
         num_answers=len(outcomes),
     )
-
-
-def mean_f1(scores: Mapping[str, PopeScore]) -> float:
-    """The headline number: the plain mean of the F1 of POPE's categories, not the F1 of the pooled answers."""
-    return sum(score.f1 for score in scores.values()) / len(scores)

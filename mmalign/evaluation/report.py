@@ -10,45 +10,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from mmalign.evaluation import table
 from mmalign.evaluation.answers import ANSWERS_FILE, read_answers
 from mmalign.evaluation.curves import Curve, draw, read_logs
 from mmalign.evaluation.findings import Findings, findings
 from mmalign.evaluation.gallery import Case, gallery
-from mmalign.evaluation.paired import Comparison, Verdict
+from mmalign.evaluation.page import HTML_FILE, MARKDOWN_FILE, environment, rows_of
 from mmalign.evaluation.scores import Scores, read_scores, write_whole
 
-HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
 TEMPLATE = "report.html.jinja"
-TONES = {Verdict.BETTER: "better", Verdict.WORSE: "worse", Verdict.UNCLEAR: "unclear"}
-
-
-class Bar(NamedTuple):
-    """The interval of a difference as places on a line from 0 to 100, zero at 50."""
-
-    low: float
-    value: float
-    high: float
-
-
-class Row(NamedTuple):
-    """One measure, in words."""
-
-    label: str
-    description: str
-    num_samples: int
-    base: str
-    base_interval: str
-    aligned: str
-    aligned_interval: str
-    difference: str
-    difference_interval: str
-    verdict: str
-    symbol: str
-    tone: str
-    bar: Bar | None
 
 
 class Gallery(NamedTuple):
@@ -100,30 +70,27 @@ def render_html(
         evaluation: Named in the command that makes the page again.
         run: Likewise.
     """
-    environment = Environment(
-        loader=PackageLoader("mmalign.evaluation", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    by_name = {each.name: row for each, row in zip(scores.comparisons, _rows(scores), strict=True)}
+    by_name = {each.name: row for each, row in zip(scores.comparisons, rows_of(scores.comparisons), strict=True)}
     groups = [
         (group, [by_name[each.name] for each in comparisons])
         for group, comparisons in groupby(scores.comparisons, key=lambda each: each.group)
     ]
     words: Findings = findings(scores)
-    return environment.get_template(TEMPLATE).render(
-        words=words,
-        level=f"{100 * scores.level:.0f} %",
-        scores=scores,
-        tiles=[by_name[name] for name in table.MAIN if name in by_name],
-        groups=groups,
-        by_chance=len(scores.comparisons) * (1 - scores.level),
-        curves=curves,
-        pictures=pictures,
-        evaluation=evaluation,
-        run=run,
+    return (
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            words=words,
+            level=f"{100 * scores.level:.0f} %",
+            scores=scores,
+            tiles=[by_name[name] for name in table.MAIN if name in by_name],
+            groups=groups,
+            by_chance=len(scores.comparisons) * (1 - scores.level),
+            curves=curves,
+            pictures=pictures,
+            evaluation=evaluation,
+            run=run,
+        )
     )
 
 
@@ -137,45 +104,3 @@ def render_markdown(scores: Scores) -> str:
         f"{100 * scores.level:.0f} % percentile intervals."
     )
     return "\n\n".join([paragraph.rstrip() for paragraph in paragraphs if paragraph]) + f"\n\n## Lineage\n\n{lineage}\n"
-
-
-def _rows(scores: Scores) -> list[Row]:
-    scales: dict[str, float] = {}
-    for each in scores.comparisons:
-        reach = max((abs(bound) for bound in each.difference if bound == bound), default=0.0)
-        scales[_scale_of(each)] = max(scales.get(_scale_of(each), 0.0), reach)
-    return [_row(each, scales[_scale_of(each)]) for each in scores.comparisons]
-
-
-def _scale_of(comparison: Comparison) -> str:
-    """Shares are drawn on one scale, so that they can be compared by eye; other units on one a group."""
-    return "percent" if comparison.percent else comparison.group
-
-
-def _row(each: Comparison, scale: float) -> Row:
-    return Row(
-        label=each.label,
-        description=each.description,
-        num_samples=each.num_samples,
-        base=table.value(each, each.base),
-        base_interval=table.interval(each, each.base),
-        aligned=table.value(each, each.aligned),
-        aligned_interval=table.interval(each, each.aligned),
-        difference=table.difference(each),
-        difference_interval=table.interval(each, each.difference, signed=True),
-        verdict=str(each.verdict),
-        symbol=table.SYMBOLS[each.verdict],
-        tone=TONES.get(each.verdict, "shifted"),
-        bar=_bar(each, scale),
-    )
-
-
-def _bar(comparison: Comparison, scale: float) -> Bar | None:
-    if not scale or comparison.difference.low != comparison.difference.low:  # NaN
-        return None
-    # 46 of 50: the widest interval stops short of the edge.
-    low, value, high = (
-        50 + 46 * bound / scale
-        for bound in (comparison.difference.low, comparison.difference.value, comparison.difference.high)
-    )
-    return Bar(low, value, high)

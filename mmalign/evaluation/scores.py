@@ -39,7 +39,7 @@ class Scores:
             "suite": self.suite,
             "level": self.level,
             "resamples": self.resamples,
-            "measures": [_measure_record(comparison) for comparison in self.comparisons],
+            "measures": [comparison_record(comparison) for comparison in self.comparisons],
             "lineage": dict(self.lineage),
         }
         path = folder / SCORES_FILE
@@ -61,7 +61,7 @@ def read_scores(folder: Path) -> Scores:
         record = json.loads(path.read_text(encoding="utf-8"))
         return Scores(
             suite=record["suite"],
-            comparisons=tuple(_parse_measure(measure) for measure in record["measures"]),
+            comparisons=tuple(parse_comparison(measure) for measure in record["measures"]),
             lineage=record["lineage"],
             resamples=record["resamples"],
             level=record["level"],
@@ -77,11 +77,11 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text file so that a reader sees all of it or the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(text.encode("utf-8", "replace"))  # a model that is cut leaves half an emoji
     partial.replace(path)
 
 
-def _measure_record(comparison: Comparison) -> dict[str, Any]:
+def comparison_record(comparison: Comparison) -> dict[str, Any]:
     """JSON form; JSON has no NaN, so an undefined number is null."""
     record = asdict(comparison)
     for name in ("base", "aligned", "difference"):
@@ -91,7 +91,8 @@ def _measure_record(comparison: Comparison) -> dict[str, Any]:
     return record
 
 
-def _parse_measure(record: Mapping[str, Any]) -> Comparison:
+def parse_comparison(record: Mapping[str, Any]) -> Comparison:
+    """From its JSON form."""
     kept = {name: value for name, value in record.items() if name != "relative"}
     for name in ("base", "aligned", "difference"):
         kept[name] = Estimate(**{k: math.nan if v is None else v for k, v in record[name].items()})

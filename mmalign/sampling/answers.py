@@ -23,6 +23,7 @@ from mmalign.data.records import RecordFile
 from mmalign.data.sample import Response, Sample
 from mmalign.generate import Prompt, Sampling, generate_ids
 from mmalign.processor import open_image
+from mmalign.sampling.asking import Said
 from mmalign.sampling.policy import Policy
 from mmalign.sampling.seeds import answer_seed
 
@@ -180,31 +181,13 @@ class Answerer:
             for asked in batch
             if isinstance(prompt := prompts[asked.sample], Prompt)
         ]
-        answers = iter(self._generate(seeded))
+        answers = iter(say(self.policy, seeded, self.sampling))
         found = []
         for asked in batch:
             name, prompt = answer_id(samples[asked.sample].key, asked.number), prompts[asked.sample]
-            found.append(
-                Sampled(name, failure=prompt) if isinstance(prompt, str) else self._sampled(name, next(answers))
-            )
+            said = Said(failure=prompt) if isinstance(prompt, str) else next(answers)
+            found.append(Sampled(name, *said))
         return found
-
-    def _generate(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        if not prompts:
-            return []
-        try:
-            return generate_ids(
-                self.policy.model, self.policy.template, prompts, self.sampling, batch_size=len(prompts)
-            )
-        except torch.OutOfMemoryError as error:
-            raise ValueError(
-                f"{len(prompts)} prompts at a time are too many for this GPU's memory. Run the same command with a "
-                "smaller `--batch_size`; what is answered is kept."
-            ) from error
-
-    def _sampled(self, name: str, ids: list[int]) -> Sampled:
-        is_cut = len(ids) >= self.drawing.max_new_tokens  # the end token, which is not among them, takes a place, too
-        return Sampled(name, self.policy.template.decode_response(ids), "length" if is_cut else "stop", len(ids))
 
     def _prompt(self, sample: Sample) -> Prompt | str:
         """What the model is asked, or why it is not."""
@@ -221,6 +204,39 @@ class Answerer:
                 f"of {self.policy.context}. Shorten the prompt, or lower `--max_new_tokens`."
             )
         return Prompt(messages, tuple(images))
+
+
+def say(
+    policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, *, rooms: Sequence[int] | None = None
+) -> list[Said]:
+    """What a model here says to prompts that run together, and why each answer ended.
+
+    Args:
+        policy: The model.
+        prompts: Each fits the context.
+        sampling: How they are decoded.
+        rooms: Tokens that each answer may have, at most; left out, `sampling` alone says so.
+
+    Raises:
+        ValueError: They are too many for the GPU.
+    """
+    if not prompts:
+        return []
+    rooms = rooms or [sampling.max_new_tokens] * len(prompts)
+    widest = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, max(rooms)))
+    try:
+        found = generate_ids(policy.model, policy.template, prompts, widest, batch_size=len(prompts))
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"{len(prompts)} prompts at a time are too many for this GPU's memory. Run the same command with a "
+            "smaller `--batch_size`; what is answered is kept."
+        ) from error
+    return [_said(policy, ids, room) for ids, room in zip(found, rooms, strict=True)]
+
+
+def _said(policy: Policy, ids: Sequence[int], room: int) -> Said:
+    is_cut = len(ids) >= room  # the end token, which is not among them, takes a place, too
+    return Said(policy.template.decode_response(ids[:room]), "length" if is_cut else "stop", len(ids[:room]))
 
 
 def answer_all(

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from mmalign.api.client import Client
 from mmalign.api.endpoint import Endpoint
-from mmalign.api.faults import RequestError, UnansweredError
 from mmalign.api.pictures import ChatMessage, chat
 from mmalign.api.request import Request
 from mmalign.api.usage import Usage
@@ -22,11 +21,7 @@ from mmalign.data.reader import ShardSet
 from mmalign.data.sample import Sample
 from mmalign.processor import open_image
 from mmalign.sampling.answers import Drawing, Sampled, answer_id
-
-NOT_THIS_PROMPT = (400, 413, 422)
-"""How a server refuses one prompt: longer than its context, too many pictures."""
-REFUSED_AT_FIRST = 8
-"""So many refused prompts before any was taken: it is not the prompts."""
+from mmalign.sampling.asking import NOT_THIS_PROMPT, Asking
 
 
 class ServerAnswers:
@@ -45,9 +40,6 @@ class ServerAnswers:
         """
         self.source, self.drawing, self.max_side, self.progress = source, drawing, max_side, progress
         self.found = dict[str, Sampled]()
-        self._unanswered = dict[str, str]()
-        self._refused = set[str]()
-        self._has_taken_one = False
 
     async def ask_all(self, endpoint: Endpoint, replies: Path, *, first_wait_s: float = 1.0) -> Mapping[str, Sampled]:
         """All answers, by id; a prompt that the server does not take says why.
@@ -62,16 +54,12 @@ class ServerAnswers:
             ValueError: Some prompts got no reply at any try.
         """
         async with Client(endpoint, replies, first_wait_s=first_wait_s, one_by_one=NOT_THIS_PROMPT) as client:
-            await client.each(range(len(self.source)), lambda number: self._ask(client, number))
-        if self._unanswered:
-            name, reason = next(iter(self._unanswered.items()))
-            raise ValueError(
-                f"{len(self._unanswered)} answers did not come, among them {name}: {reason}. All others are kept. Run "
-                "the same command again to ask for these; `--tries` and `--timeout_s` say how long to try."
-            )
+            asking = Asking(client)
+            await client.each(range(len(self.source)), lambda number: self._ask(asking, number))
+        asking.check_all_came()
         return self.found
 
-    async def _ask(self, client: Client, number: int) -> None:
+    async def _ask(self, asking: Asking, number: int) -> None:
         """All answers to one prompt."""
         sample = self.source[number]
         self.drawing.check_unanswered(sample)
@@ -82,8 +70,8 @@ class ServerAnswers:
                 name = answer_id(sample.key, each)
                 self.found[name] = Sampled(name, failure=str(error))
         else:
-            await asyncio.gather(*(self._ask_one(client, sample, messages, each) for each in range(self.drawing.num)))
-        self.progress(self.drawing.num, client.usage)
+            await asyncio.gather(*(self._ask_one(asking, sample, messages, each) for each in range(self.drawing.num)))
+        self.progress(self.drawing.num, asking.client.usage)
 
     def _messages(self, sample: Sample) -> tuple[ChatMessage, ...]:
         """The prompt in OpenAI's form.
@@ -95,7 +83,7 @@ class ServerAnswers:
             open_image(data, where=f"picture {number}")  # whole: servers differ in what they make of half a picture
         return chat(sample.messages, sample.images, max_side=self.max_side)
 
-    async def _ask_one(self, client: Client, sample: Sample, messages: tuple[ChatMessage, ...], number: int) -> None:
+    async def _ask_one(self, asking: Asking, sample: Sample, messages: tuple[ChatMessage, ...], number: int) -> None:
         drawing, name = self.drawing, answer_id(sample.key, number)
         request = Request(
             messages,
@@ -104,23 +92,6 @@ class ServerAnswers:
             top_p=drawing.top_p if drawing.top_p < 1 else None,
             seed=int(drawing.drawn(sample, number)["seed"]),
         )
-        try:
-            reply = await client.ask(request)
-        except UnansweredError as error:
-            self._unanswered[name] = str(error)
-            return
-        except RequestError as error:
-            self._refused.add(sample.key)
-            takes_none = len(self._refused) >= REFUSED_AT_FIRST and not self._has_taken_one
-            if error.status not in NOT_THIS_PROMPT or takes_none:
-                raise
-            self.found[name] = Sampled(name, failure=str(error))
-            return
-        self._has_taken_one = True
-        self.found[name] = Sampled(
-            name, reply.text, reply.finish_reason, reply.output_tokens, failure=_refusal(reply.refusal)
-        )
-
-
-def _refusal(said: str) -> str:
-    return f"the server would not answer: {said}" if said else ""
+        said = await asking.ask(sample.key, name, request)
+        if said is not None:
+            self.found[name] = Sampled(name, *said)

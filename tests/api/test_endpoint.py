@@ -42,7 +42,7 @@ def test_what_cannot_be_a_key_is_refused_and_not_shown(monkeypatch, tmp_path, va
     "url", ["localhost:8000", "ftp://host/v1", "http://me:pw@host/v1", "http://host/v1?key=sk-1", "http://"]
 )
 def test_an_address_that_is_none_or_holds_a_secret_is_refused_and_not_shown(url):
-    with pytest.raises(ValueError, match="`--url` must") as caught:
+    with pytest.raises(ValueError, match=r"`--url`.* must") as caught:
         Endpoint(model="m", url=url)
     assert "pw" not in str(caught.value)
     assert "sk-1" not in str(caught.value)

@@ -60,3 +60,26 @@ def test_damaged_line_is_named(tmp_path):
 def test_no_answers_says_what_to_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="The command that writes this folder"):
         read_answers(tmp_path)
+
+
+def test_a_file_that_nobody_says_anything_about_is_not_dropped_unasked(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "answers.jsonl").write_text('{"question_id": 1}\n')
+    with pytest.raises(ValueError, match=r"answers.jsonl is there, and no identity.json.*--overwrite"):
+        open_file(tmp_path)
+    assert open_file(tmp_path, overwrite=True).records == {}
+
+
+def test_commands_that_share_a_folder_have_identities_of_their_own(tmp_path):
+    open_file(tmp_path).append([FIRST])
+    other = RecordFile(tmp_path / "out" / "others.jsonl", Answer, THEIRS, identity_file="others.identity.json")
+    other.append([SECOND])
+    assert open_file(tmp_path).records == {"a": FIRST}
+
+
+def test_a_file_is_replaced_whole_and_in_order(tmp_path):
+    file = open_file(tmp_path)
+    file.append([FIRST])
+    file.replace([SECOND, FIRST])
+    assert read_answers(tmp_path / "out") == [SECOND, FIRST]
+    assert list(open_file(tmp_path).records) == ["b", "a"]

@@ -4,7 +4,7 @@ import asyncio
 import base64
 
 import pytest
-from mock_api import Canned, Faults, MockApi, words
+from mock_api import Canned, Faults, MockApi, completion, words
 
 from mmalign.api.endpoint import Endpoint
 from mmalign.api.faults import RequestError, ServerDownError
@@ -13,8 +13,9 @@ from mmalign.data.sample import Sample
 from mmalign.data.shards import ShardWriter
 from mmalign.messages import ImageSlot, Message, Text
 from mmalign.sampling.answers import Drawing
+from mmalign.sampling.asking import REFUSED_AT_FIRST
 from mmalign.sampling.seeds import answer_seed
-from mmalign.sampling.server import REFUSED_AT_FIRST, ServerAnswers
+from mmalign.sampling.server import ServerAnswers
 
 DRAWING = Drawing(model="llava", num=2, max_new_tokens=9, top_p=0.9)
 TOO_LONG = {"error": {"message": "This model's maximum context length is 4096 tokens.", "code": "context_length"}}
@@ -127,3 +128,12 @@ def test_a_broken_picture_is_not_sent(tmp_path, png):
         assert api.count() == 2
     assert "picture 0: the picture cannot be decoded" in found["cut/1"].failure
     assert not found["good/1"].failure
+
+
+def test_an_answer_that_a_filter_took_away_is_none(source, tmp_path):
+    body = completion({"model": "llava", "messages": []}, "")
+    body["choices"][0] |= {"finish_reason": "content_filter"}
+    with MockApi(answer=echo, script=[Canned(200, body)] * 2) as api:
+        found = ask(source, api, tmp_path, concurrency=1)
+    assert [each.failure for each in found.values() if not each.text] == ["refused: by a content filter"] * 2
+    assert [each.failure for each in found.values() if each.text] == [""] * 22

@@ -50,7 +50,7 @@ def adapter(tiny_llava, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def short_answers(monkeypatch):
     """A random model never ends its answers."""
-    monkeypatch.setattr("mmalign.tools.evaluate.ANSWER_TOKENS", 8)
+    monkeypatch.setattr("mmalign.tools.evaluation.before_after.ANSWER_TOKENS", 8)
 
 
 def evaluate(checkpoint, adapter, out, *more):
@@ -140,7 +140,7 @@ def test_shared_answers_that_are_missing_are_added(tiny_llava, adapter, tmp_path
     with pytest.raises(KeyboardInterrupt):
         evaluate(tiny_llava, adapter, tmp_path / "cut", shared, *SIZES)
     monkeypatch.undo()
-    monkeypatch.setattr("mmalign.tools.evaluate.ANSWER_TOKENS", 8)
+    monkeypatch.setattr("mmalign.tools.evaluation.before_after.ANSWER_TOKENS", 8)
     asked = count_questions(monkeypatch)
     evaluate(tiny_llava, adapter, tmp_path / "cut", shared, *SIZES)
     assert sum(number for who, number in asked if who == "base") == 14

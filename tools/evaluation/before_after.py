@@ -34,7 +34,7 @@ from mmalign.messages import parse_messages
 from mmalign.template import TemplateName
 from mmalign.world.tasks import Task, task
 
-from .progress import progress_bars
+from ..progress import progress_bars
 
 ANSWER_TOKENS = 160
 """The longest gold answer of the world has about a hundred."""
