@@ -158,7 +158,8 @@ def _lines(place: str) -> list[list[str]]:
     path = Path(place)
     if not path.is_file():
         raise FileNotFoundError(f"No synonyms at {path}. Give the benchmark's synonyms file with `--synonyms`.")
-    lines = [line.strip().split(", ") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not any(len(line) > 1 for line in lines):
+    text = path.read_bytes().decode("utf-8", "replace")
+    lines = [line.strip().split(", ") for line in text.splitlines() if line.strip()]
+    if not any(len(line) > 1 for line in lines) or "\N{REPLACEMENT CHARACTER}" in text or text.lstrip()[0] in "[{":
         raise ValueError(f"{path} holds no synonyms; a line is an object and its synonyms: `dog, puppy, beagle`.")
     return lines

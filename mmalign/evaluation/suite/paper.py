@@ -11,6 +11,8 @@ ORDER = ("mt_bench", "alpaca_eval", "mm_vet", "llava_bench", "pope", "mmbench")
 """Columns of the paper's table; all others stand behind them."""
 TAXED = {"mmbench": "MMBench", "text": "text knowledge", "mt_bench": "MT-Bench"}
 """What a model knew and could do before, and preferences about pictures do not aim at: name -> words."""
+TAXED_PARTS = {("world", "text_accuracy"): "text tasks of the embedded world"}
+"""The same of one metric of a benchmark."""
 TOP = {"mt_bench": 10.0, "noisy_mt_bench": 10.0, "mmhal": 6.0}
 """Best value of headlines that are no shares."""
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mmalign.evaluation.paired import Comparison, Verdict
-from mmalign.evaluation.suite.paper import TAXED
+from mmalign.evaluation.suite.paper import TAXED, TAXED_PARTS
 from mmalign.evaluation.suite.results import Bench, SuiteResults
 from mmalign.evaluation.table import difference, interval, number, value
 
@@ -114,6 +114,8 @@ def _tax(results: SuiteResults) -> tuple[str, Verdict]:
     """What was lost of what the model could do before, in one line."""
     level = f"{100 * results.level:.0f} %"
     taxed = [(TAXED[bench.name], each) for bench, each in results.judged if bench.name in TAXED]
+    for (of, metric), name in TAXED_PARTS.items():
+        taxed += [(name, each) for bench in results.benches if bench.name == of and (each := bench.get(metric))]
     measured = {name for name, _ in taxed}
     absent = [name for name in TAXED.values() if name not in measured]
     if not taxed:
@@ -121,10 +123,11 @@ def _tax(results: SuiteResults) -> tuple[str, Verdict]:
     is_lost = any(each.verdict is Verdict.WORSE for _, each in taxed)
     taxed.sort(key=lambda pair: pair[1].verdict is not Verdict.WORSE)
     told = "; ".join(_paid(name, each) for name, each in taxed)
-    start = "" if is_lost else "none measurable. "
+    start = "" if is_lost else "None measurable. "
     rest = f" Not measured: {listed(absent)}." if absent else ""
-    sentence = f"{start}{told}; {level} intervals.{rest}"
-    return sentence[0].upper() + sentence[1:], Verdict.WORSE if is_lost else Verdict.UNCLEAR
+    return f"{start}{told[0].upper()}{told[1:]}; {level} intervals.{rest}", (
+        Verdict.WORSE if is_lost else Verdict.UNCLEAR
+    )
 
 
 def _paid(name: str, each: Comparison) -> str:

@@ -120,8 +120,9 @@ def test_splitting_loses_nothing(text: str) -> None:
 
 def test_a_file_without_synonyms_is_refused(tmp_path: Path) -> None:
     """A file of another kind would find no objects at all, and CHAIR 0."""
-    (tmp_path / "names.txt").write_text("dog\ncat\n")
-    with pytest.raises(ValueError, match="holds no synonyms"):
-        chair_vocabulary(str(tmp_path / "names.txt"))
+    for content in (b"dog\ncat\n", b'{"40468": ["person", "dog"]}', b"dog, \xff\xfe\n"):
+        (tmp_path / "names.txt").write_bytes(content)
+        with pytest.raises(ValueError, match="holds no synonyms"):
+            chair_vocabulary(str(tmp_path / "names.txt"))
     with pytest.raises(FileNotFoundError, match="--synonyms"):
         chair_vocabulary(str(tmp_path / "none.txt"))

@@ -67,6 +67,15 @@ def test_no_tax_only_with_what_the_interval_excludes(good):
     assert words.tax_verdict is Verdict.UNCLEAR
 
 
+def test_the_embedded_world_has_text_tasks_too(good):
+    results = moving(good, mmbench=(-0.05, 0.01))
+    (bench,) = results.benches
+    world = replace(bench, name="world", comparisons=(replace(bench.headline, name="text_accuracy"),))
+    assert plain(words_of(replace(results, benches=(world,))).tax).startswith(
+        "Text tasks of the embedded world lost 5.0 points (-6.0 to -4.0); 95 % intervals."
+    )
+
+
 def test_tax_that_nobody_measured(good):
     tax = words_of(moving(good, pope=(0.0, 0.1))).tax
     assert tax == "Not measured: no comparison of MMBench, text knowledge and MT-Bench."
