@@ -108,6 +108,14 @@ def test_a_benchmark_that_cannot_be_run_is_named_and_the_others_are_there(evalua
     assert "b.png" in (tmp_path / "out/report.html").read_text()
 
 
+def test_a_file_that_is_not_there_is_named_first_and_the_others_go_on(evaluate, data, tmp_path, capsys):
+    (data / "mm-vet/mm-vet.json").unlink()
+    with pytest.raises(ValueError, match=r"1 of 2 benchmarks have no score:\n  mm_vet: No file .*mm-vet\.json"):
+        evaluate()
+    assert capsys.readouterr().out.startswith("MM-Vet: No file")
+    assert read_scored(tmp_path / "out/aligned/world").num_scored == 14
+
+
 def test_what_fails_later_has_no_score_of_before(evaluate, data, tmp_path):
     """Other pictures, so other questions: what stands there is of the old ones."""
     evaluate()

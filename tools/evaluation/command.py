@@ -57,6 +57,10 @@ def main(args: Sequence[str] | None = None) -> object:
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     if given and given[0] in STEPS:
         return _step(given[0], given[1:])
+    if given and not given[0].startswith("-"):
+        raise ValueError(
+            f"`mmalign evaluate` has no step {given[0]!r}: {', '.join(STEPS)}, or options such as `--suite`."
+        )
     suite = _suite_of(given)
     name = ".before_after.evaluate" if suite in WHOLE else ".suite.evaluate_suite"
     return jsonargparse.auto_cli(_found(name), args=given, as_positional=False, prog="mmalign evaluate")

@@ -28,7 +28,7 @@ from rich.console import Console
 
 from mmalign.api.endpoint import Endpoint, Prices
 from mmalign.evaluation.scores import write_whole
-from mmalign.evaluation.steps.benchmark import JudgedBenchmark, SelfAsking
+from mmalign.evaluation.steps.benchmark import JudgedBenchmark
 from mmalign.evaluation.steps.faults import Handling
 from mmalign.evaluation.steps.generating import Answerer, generate
 from mmalign.evaluation.steps.judging import LibraryJudged
@@ -141,6 +141,7 @@ def evaluate_suite(
         for name in benches:  # of an earlier start: no longer what they say, until they are made again
             (folder / name / SCORE_FILE).unlink(missing_ok=True)
     failed: Failed = {}
+    _each(benches, failed, out, _read)
     identities = dict[Who, Mapping[str, str]]()
     for who in SIDES:
         asked = answerer(who, models, folders[who], seed)
@@ -206,10 +207,10 @@ def _check(benches: Mapping[str, Entry], judge: Judge, resamples: int) -> None:
     for name, value in {"judge.runs": judge.runs, "resamples": resamples}.items():
         if value < 1:
             raise ValueError(f"`--{name}` must be 1 or more, got {value}.")
-    for bench in (entry.bench for entry in benches.values()):
-        if isinstance(bench, JudgedBenchmark) and not isinstance(bench, SelfAsking):
+    for kind in (type(entry.bench) for entry in benches.values()):  # an instance would read its data to be looked at
+        if hasattr(kind, "judge") and not hasattr(kind, "ask_by_library"):
             given = {name: value for name, value in vars(judge).items() if name in Endpoint.__dataclass_fields__}
-            Endpoint(**given | {"model": judge.model or bench.judge}).key()
+            Endpoint(**given | {"model": judge.model or kind.judge}).key()
 
 
 def _earlier(out: Path, benches: Mapping[str, Entry]) -> Earlier:
@@ -220,6 +221,13 @@ def _earlier(out: Path, benches: Mapping[str, Entry]) -> Earlier:
         [name for name in record.get("benchmarks", ()) if name not in benches],
         {name: reason for name, reason in record.get("failed", {}).items() if name not in benches},
     )
+
+
+def _read(entry: Entry, folder: Path) -> None:
+    """Read the questions, and what the judge is told: what is not there is named before the first answer."""
+    entry.bench.asks()
+    if isinstance(entry.bench, JudgedBenchmark):
+        entry.bench.calls([])
 
 
 def _answer(entry: Entry, folder: Path, *, asked: Answerer, on_bad: Literal["error", "count"], overwrite: bool) -> None:

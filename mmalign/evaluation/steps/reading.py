@@ -106,4 +106,6 @@ def _named(path: str, read: Callable[[], T]) -> T:
         return read()
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         lacks = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path}: {lacks}. See `--help` for the layouts that are read.") from error
+        raise ValueError(
+            f"{path}: {lacks}. mmalign/evaluation/benchmarks says, file by file, which layouts are read."
+        ) from error

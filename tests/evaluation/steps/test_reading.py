@@ -104,10 +104,10 @@ def test_published_answers_are_read_by_the_benchmark(tmp_path):
 
 def test_answers_of_another_layout_are_named_with_what_they_lack(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"question_id": 1, "text": "A red circle."}\n')
-    with pytest.raises(ValueError, match=r"a\.jsonl: it lacks 'id'\. See `--help`"):
+    with pytest.raises(ValueError, match=r"a\.jsonl: it lacks 'id'\. .*which layouts are read"):
         read_answers(World(), str(tmp_path / "a.jsonl"))
     (tmp_path / "a.json").write_text('["A red circle."]')
-    with pytest.raises(ValueError, match=r"a\.json: .*See `--help`"):
+    with pytest.raises(ValueError, match=r"a\.json: .*.*which layouts are read"):
         read_answers(World(), str(tmp_path / "a.json"))
 
 
@@ -159,7 +159,7 @@ def test_published_judgments_are_one_run_or_those_that_the_benchmark_finds(tmp_p
 def test_judgments_of_another_layout_are_named(tmp_path):
     (tmp_path / "list.json").write_text("[1, 2]")
     for bench in (Judged(), InRuns()):
-        with pytest.raises(ValueError, match=r"list\.json: .*See `--help` for the layouts"):
+        with pytest.raises(ValueError, match=r"list\.json: .*which layouts are read"):
             read_runs(bench, str(tmp_path / "list.json"))
 
 
@@ -200,7 +200,7 @@ def test_what_a_benchmark_reads_is_checked_too(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "\n\n"])
 def test_a_file_without_answers_is_an_error(text, tmp_path):
     (tmp_path / "a.jsonl").write_text(text)
-    with pytest.raises(ValueError, match=r"a\.jsonl: .*(holds nothing|See `--help`)"):
+    with pytest.raises(ValueError, match=r"a\.jsonl: .*(holds nothing|which layouts are read)"):
         read_answers(World(), str(tmp_path / "a.jsonl"))
 
 
