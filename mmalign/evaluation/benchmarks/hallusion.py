@@ -27,10 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.evaluation.benchmarks.hallusion_metrics import Asked, hallusion_metrics
-from mmalign.evaluation.steps.answer_metrics import words_metric
 from mmalign.evaluation.steps.benchmark import Ask, JudgeCall, Picture, Turn
 from mmalign.evaluation.steps.faults import Faults, Handling
-from mmalign.evaluation.steps.gradebook import Book, Rule, answered, as_printed, read_book, settle
+from mmalign.evaluation.steps.gradebook import Book, Rule, answered, read_book
+from mmalign.evaluation.steps.graded import graded
 from mmalign.evaluation.steps.places import by_id, file_in, paths, picture, release, shipped
 from mmalign.evaluation.steps.records import Answer, JudgeReply
 from mmalign.evaluation.steps.scored import Item, Scored
@@ -125,24 +125,18 @@ class HallusionBench:
                 handling=handling,
             )
         correct = _by_question(self._questions, book)
-        words = [words_metric(given)] if given else []
-        metrics = [*hallusion_metrics([each.asked for each in self._questions.values()], correct), *words]
-        failures = settle(faults, handling)
-        return Scored(
-            benchmark=self.name,
-            title=self.title,
-            protocol=self.protocol,
-            model=answers[0].model if answers else "",
-            judge=book.judge,
-            compat=handling.compat,
-            num_questions=len(self._questions),
-            num_scored=len(book.ids),
-            failures=failures,
-            metrics=as_printed(metrics, failures, handling),
-            items=tuple(
+        return graded(
+            self,
+            book,
+            metrics=hallusion_metrics([each.asked for each in self._questions.values()], correct),
+            items=[
                 _item(name, each, (given or {}).get(name), score, book.texts.get(name, ""))
                 for (name, each), score in zip(self._questions.items(), _scores(correct), strict=True)
-            ),
+            ],
+            answers=answers,
+            given=given,
+            faults=faults,
+            handling=handling,
         )
 
     @cached_property

@@ -29,10 +29,10 @@ from mmalign.evaluation.benchmarks.reviews import (
     review_call,
     review_metrics,
 )
-from mmalign.evaluation.steps.answer_metrics import words_metric
 from mmalign.evaluation.steps.benchmark import Ask, JudgeCall, Picture, Turn
 from mmalign.evaluation.steps.faults import UNJUDGED, Faults, Handling
-from mmalign.evaluation.steps.gradebook import NOTHING_READ, Rule, answered, as_printed, read_book, settle
+from mmalign.evaluation.steps.gradebook import NOTHING_READ, Rule, answered, read_book
+from mmalign.evaluation.steps.graded import graded
 from mmalign.evaluation.steps.places import beside, by_id, file_in, paths, picture, release, shipped
 from mmalign.evaluation.steps.records import Answer, JudgeReply
 from mmalign.evaluation.steps.scored import Item, Scored
@@ -119,24 +119,20 @@ class LlavaBench:
         questions = [self._questions[name] for name in book.ids]
         pictures = [each.picture.name or each.id for each in questions]
         categories = [each.category for each in questions]
-        words, scores = [words_metric(given)] if given else [], book.means(1)
-        metrics = [*review_metrics(book.grades, pictures, categories, headline="Relative to GPT-4"), *words]
-        failures = settle(faults, handling, {*NOTHING_READ, UNJUDGED})
-        return Scored(
-            benchmark=self.name,
-            title=self.title,
-            protocol=self.protocol,
-            model=answers[0].model if answers else "",
-            judge=book.judge,
-            compat=handling.compat,
-            num_questions=len(self._questions),
-            num_scored=len(book.ids),
-            failures=failures,
-            metrics=as_printed(metrics, failures, handling),
-            items=tuple(
+        scores = book.means(1)
+        return graded(
+            self,
+            book,
+            metrics=review_metrics(book.grades, pictures, categories, headline="Relative to GPT-4"),
+            items=[
                 _item(each, (given or {}).get(name), scores.get(name), book.texts.get(name, ""))
                 for name, each in self._questions.items()
-            ),
+            ],
+            answers=answers,
+            given=given,
+            faults=faults,
+            handling=handling,
+            passed={*NOTHING_READ, UNJUDGED},
         )
 
     @cached_property

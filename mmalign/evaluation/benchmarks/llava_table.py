@@ -28,10 +28,10 @@ from mmalign.evaluation.benchmarks.reviews import (
     review_call,
     review_metrics,
 )
-from mmalign.evaluation.steps.answer_metrics import words_metric
 from mmalign.evaluation.steps.benchmark import Ask, JudgeCall, Turn
 from mmalign.evaluation.steps.faults import UNJUDGED, Faults, Handling
-from mmalign.evaluation.steps.gradebook import NOTHING_READ, Rule, answered, as_printed, read_book, settle
+from mmalign.evaluation.steps.gradebook import NOTHING_READ, Rule, answered, read_book
+from mmalign.evaluation.steps.graded import graded
 from mmalign.evaluation.steps.places import beside, by_id, file_in, release
 from mmalign.evaluation.steps.records import Answer, JudgeReply
 from mmalign.evaluation.steps.scored import Item, Scored
@@ -103,21 +103,12 @@ class LlavaTable:
         book = read_book(rule, replies, asked=asked, answers=given, calls=self.calls, faults=faults, handling=handling)
         known = {name: self._questions.get(name, Question(name, "", "")) for name in asked}
         categories = [known[name].category for name in book.ids]
-        words, scores = [words_metric(given)] if given else [], book.means(1)
-        metrics = [*review_metrics(book.grades, book.ids, categories, headline="Relative to the reference"), *words]
-        failures = settle(faults, handling, {*NOTHING_READ, UNJUDGED})
-        return Scored(
-            benchmark=self.name,
-            title=self.title,
-            protocol=self.protocol,
-            model=answers[0].model if answers else "",
-            judge=book.judge,
-            compat=handling.compat,
-            num_questions=len(asked),
-            num_scored=len(book.ids),
-            failures=failures,
-            metrics=as_printed(metrics, failures, handling),
-            items=tuple(
+        scores = book.means(1)
+        return graded(
+            self,
+            book,
+            metrics=review_metrics(book.grades, book.ids, categories, headline="Relative to the reference"),
+            items=[
                 Item(
                     id=name,
                     question=known[name].text,
@@ -127,7 +118,12 @@ class LlavaTable:
                     note=book.texts.get(name, ""),
                 )
                 for name in asked
-            ),
+            ],
+            answers=answers,
+            given=given,
+            faults=faults,
+            handling=handling,
+            passed={*NOTHING_READ, UNJUDGED},
         )
 
     @cached_property

@@ -24,19 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmalign.evaluation.paired import Direction
-from mmalign.evaluation.steps.answer_metrics import words_metric
 from mmalign.evaluation.steps.benchmark import Ask, JudgeCall, Picture, Turn
 from mmalign.evaluation.steps.faults import Faults, Handling
 from mmalign.evaluation.steps.gradebook import (
     Rule,
     answered,
-    as_printed,
     mean_terms,
     printed,
     read_book,
     run_means,
-    settle,
 )
+from mmalign.evaluation.steps.graded import graded
 from mmalign.evaluation.steps.places import file_in, paths, picture, release, shipped
 from mmalign.evaluation.steps.records import Answer, JudgeReply
 from mmalign.evaluation.steps.scored import Item, Metric, Scored
@@ -132,24 +130,19 @@ class MMHal:
             handling=handling,
         )
         questions = [self._questions[name] for name in book.ids]
-        words, scores = [words_metric(given)] if given else [], book.means()
-        metrics = [*_metrics(questions, book.grades[..., 0]), *words]
-        failures = settle(faults, handling)
-        return Scored(
-            benchmark=self.name,
-            title=self.title,
-            protocol=self.protocol,
-            model=answers[0].model if answers else "",
-            judge=book.judge,
-            compat=handling.compat,
-            num_questions=len(self._questions),
-            num_scored=len(book.ids),
-            failures=failures,
-            metrics=as_printed(metrics, failures, handling),
-            items=tuple(
+        scores = book.means()
+        return graded(
+            self,
+            book,
+            metrics=_metrics(questions, book.grades[..., 0]),
+            items=[
                 _item(each, (given or {}).get(name), scores.get(name), book.texts.get(name, ""))
                 for name, each in self._questions.items()
-            ),
+            ],
+            answers=answers,
+            given=given,
+            faults=faults,
+            handling=handling,
         )
 
     @cached_property

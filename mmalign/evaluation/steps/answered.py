@@ -28,9 +28,9 @@ def answered(
     """
     found = faults.join(asked, answers, missing=missing)
     for answer in found.values():
-        if answer.failure:
+        if answer.failure or not answer.turns:
             faults.add(OTHER_QUESTION if answer.failure == OTHER_QUESTION else FAILED, answer.id)
-    return {name: answer for name, answer in found.items() if not answer.failure}
+    return {name: answer for name, answer in found.items() if answer.turns and not answer.failure}
 
 
 def model_of(answers: Iterable[Answer]) -> str:

@@ -11,8 +11,7 @@ Tests   tests/evaluation/steps/test_gradebook.py
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +19,11 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from mmalign.evaluation.paired import Ratio
+from mmalign.evaluation.steps.answered import answered as answered_questions
 from mmalign.evaluation.steps.benchmark import JudgeCall
 from mmalign.evaluation.steps.faults import (
     DIFFERS,
     DOUBLY_JUDGED,
-    FAILED,
     NO_REPLY,
     OFF_SCALE,
     OTHER_PROMPT,
@@ -35,7 +34,6 @@ from mmalign.evaluation.steps.faults import (
     one_judge,
 )
 from mmalign.evaluation.steps.records import Answer, JudgeReply, prompt_hash
-from mmalign.evaluation.steps.scored import Metric
 
 COUNTED = Handling(on_bad="count")
 UNNAMED_JUDGE = "an unnamed judge"
@@ -103,13 +101,7 @@ def answered(asked: Collection[str], answers: Sequence[Answer] | None, faults: F
         answers: None: judgments alone are scored.
         faults: Where it is noted.
     """
-    if answers is None:
-        return None
-    found = faults.join(asked, answers)
-    for name in [name for name, answer in found.items() if answer.failure or not answer.turns]:
-        faults.add(FAILED, name)
-        del found[name]
-    return found
+    return None if answers is None else answered_questions(faults, asked, answers)
 
 
 def read_book(
@@ -161,38 +153,6 @@ def read_book(
     table = [[grades[name].get(number, none) for number in range(len(runs))] for name in ids]
     judge = one_judge(faults.title, (reply.judge for replies in runs for reply in replies if not reply.failure))
     return Book(ids, np.array(table, float), judge or UNNAMED_JUDGE, texts)
-
-
-def settle(faults: Faults, handling: Handling, passed: Collection[str] = NOTHING_READ) -> Mapping[str, tuple[str, ...]]:
-    """What could not be scored, by reason.
-
-    Args:
-        faults: All that was noted.
-        handling: Whether that is an error.
-        passed: Reasons that the official script does not stop at.
-
-    Raises:
-        ValueError: It is one; or the official script is followed, and would stop, too.
-    """
-    failures = faults.settle(handling)
-    if handling.compat == "official" and not set(failures) <= set(passed):
-        raise ValueError(
-            f"{faults.title}: the official script has no score for these files, it would stop or take other pairs for "
-            f"them.\n{faults.text()}\nMend the files, or use `--on_bad count` without `--compat official`."
-        )
-    return failures
-
-
-def as_printed(metrics: Iterable[Metric], failures: Collection[str], handling: Handling) -> tuple[Metric, ...]:
-    """Metrics; without the official numbers where something is left out that the official script counts.
-
-    Args:
-        metrics: Of what could be scored.
-        failures: Reasons why the rest could not.
-        handling: Whether it is left out.
-    """
-    is_printed = handling.compat == "official" or not failures
-    return tuple(metric if is_printed else replace(metric, official=None) for metric in metrics)
 
 
 def mean_terms(values: NDArray[np.float64], clusters: Sequence[str]) -> Terms:

@@ -25,14 +25,13 @@ from mmalign.evaluation.steps.gradebook import (
     Book,
     Rule,
     answered,
-    as_printed,
     mean_terms,
     printed,
     ratio_terms,
     read_book,
     run_means,
-    settle,
 )
+from mmalign.evaluation.steps.graded import as_printed, settle
 from mmalign.evaluation.steps.records import Answer, JudgeReply, prompt_hash
 from mmalign.evaluation.steps.scored import Metric, ratio_value
 
